@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A compiled model: runs the emitted C++, its reference, verifies, writes the project."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from torch2fpga.boards import Board
+from torch2fpga.capture import OutputSpec
+from torch2fpga.design import Design
+from torch2fpga.emit.images import images
+from torch2fpga.emit.kernel import all_ports
+from torch2fpga.runtime.host import Interface
+from torch2fpga.simulate.functional import FunctionalResult, FunctionalRun, aligned, output_rows
+from torch2fpga.simulate.reference import Reference
+from torch2fpga.simulate.verify import VerifyReport, compare_float, compare_taps, recorded_streams
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a compiled model comes from; ``canonical`` is missing after loading from disk.
+
+    Attributes:
+        native: stream -> (role, canonical nodes, one a step), for comparison with float.
+        exponents: row stream -> stream of its row exponents.
+    """
+
+    model_class: str
+    parameters: int
+    precision: str
+    calibration_samples: int
+    notes: tuple[str, ...] = ()
+    mapping: tuple[tuple[str, str, str], ...] = ()
+    canonical: fx.GraphModule | None = None
+    native: Mapping[str, tuple[str, tuple[fx.Node, ...]]] = field(default_factory=dict)
+    exponents: Mapping[str, str] = field(default_factory=dict)
+
+
+class CompiledModel:
+    """What ``torch2fpga.compile`` gives.
+
+    Attributes:
+        design: stages, streams, ports and kernels (data).
+        interface: inputs and outputs of a call.
+        board: the card it was compiled for.
+        origin: model class, precision, calibration, notes.
+    """
+
+    def __init__(
+        self,
+        design: Design,
+        data: Mapping[str, list[Mapping[str, Any]]],
+        interface: Interface,
+        output: OutputSpec,
+        board: Board,
+        origin: Origin,
+    ) -> None:
+        self.design = design
+        self.data = data
+        self.interface = interface
+        self.output = output
+        self.board = board
+        self.origin = origin
+
+    # -- running --------------------------------------------------------------------------
+
+    @cached_property
+    def functional(self) -> FunctionalRun:
+        """The compiled C++ (built by g++ on first use, cached by content)."""
+        return FunctionalRun(self.design)
+
+    @cached_property
+    def images(self) -> dict[str, bytes]:
+        """Weight, table and parameter images by port."""
+        return images(self.design, self.data)
+
+    @cached_property
+    def _image_arrays(self) -> dict[str, np.ndarray[Any, np.dtype[np.uint8]]]:
+        return {name: aligned(np.frombuffer(content, dtype=np.uint8)) for name, content in self.images.items()}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the emitted C++ (functional run).
+
+        Inputs are the model's own, up to the compiled batch and tokens. Returns the model's
+        output structure with float32 tensors.
+
+        Raises:
+            InputError: if the inputs do not fit.
+            SimulationError: if the C++ does not build, deadlocks or fails.
+        """
+        inputs = self.interface.bind(args, kwargs, self.design)
+        result = self._launch(inputs)
+        return self._finish(self._outputs(result, inputs))
+
+    def reference(self, *args: Any, **kwargs: Any) -> Any:
+        """The quantised reference in PyTorch: the same values as a call, bit for bit."""
+        inputs = self.interface.bind(args, kwargs, self.design)
+        values, _ = self._reference(inputs, keep=False)
+        return self._finish([values[o.stream] for o in self.interface.outputs])
+
+    def verify(self, *args: Any, **kwargs: Any) -> VerifyReport:
+        """Run functional and reference and compare every stage; and with float where the model
+        is at hand."""
+        inputs = self.interface.bind(args, kwargs, self.design)
+        streams = recorded_streams(self.design)
+        result = self._launch(inputs, taps=streams)
+        values, trace = self._reference(inputs, keep=True)
+        rows = compare_taps(self.design, trace, result.taps)
+        accuracy = compare_float(self.origin, inputs, trace)
+        outputs = self._outputs(result, inputs)
+        same = [torch.equal(o, values[i.stream]) for o, i in zip(outputs, self.interface.outputs, strict=True)]
+        restored = self.interface.restore(outputs)
+        return VerifyReport.build(self.design, rows, accuracy, same, restored, self._float(inputs))
+
+    def _float(self, inputs: Mapping[str, Tensor]) -> list[Tensor] | None:
+        module = self.origin.canonical
+        if module is None:
+            return None
+        with torch.no_grad():
+            names = [str(n.target) for n in module.graph.nodes if n.op == "placeholder"]
+            results = module(*[inputs[n] for n in names])
+        return [
+            self.interface.restore_float(item, value)
+            for item, value in zip(self.interface.outputs, results, strict=True)
+        ]
+
+    def _launch(self, inputs: Mapping[str, Tensor], taps: tuple[str, ...] = ()) -> FunctionalResult:
+        quantised = self.interface.quantise(inputs)
+        batch, seq = next(iter(inputs.values())).shape[:2]
+        buffers = dict(self._image_arrays)
+        for _, port in all_ports(self.design):
+            if port.role in ("ids", "mask", "rows") and not port.write:
+                buffers[port.name] = self.interface.buffer(port.binding, port.role, quantised, self.design)
+        return self.functional.run(buffers, int(batch), int(seq), taps)
+
+    def _outputs(self, result: FunctionalResult, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        batch, seq = next(iter(inputs.values())).shape[:2]
+        return [
+            output_rows(self.design, result.buffers[o.port], o.stream, int(batch), int(seq))
+            for o in self.interface.outputs
+        ]
+
+    def _reference(self, inputs: Mapping[str, Tensor], keep: bool) -> tuple[dict[str, Tensor], Any]:
+        quantised = self.interface.quantise(inputs)
+        like = next(iter(quantised.values()))
+        with torch.no_grad():
+            return Reference(self.design, self.data).run(quantised, like, keep)
+
+    def _finish(self, outputs: list[Tensor]) -> Any:
+        return self.output.build(self.interface.restore(outputs))
+
+    # -- writing --------------------------------------------------------------------------
+
+    def write(self, path: str | Path, progress: Callable[[str, float], None] | None = None) -> list[Path]:
+        """Write the Vitis project; returns the files written.
+
+        The folder appears whole or not at all (written beside, then renamed).
+        """
+        from torch2fpga.emit.project import write_project
+
+        return write_project(self, Path(path), progress)
+
+    def report(self, path: str | Path, verification: VerifyReport | None = None) -> Path:
+        """Write one self-contained HTML page; with a verification its figures are shown."""
+        from torch2fpga.report.build import write_report
+
+        return write_report(self, Path(path), verification)
+
+    def save(self, path: str | Path) -> Path:
+        """Save to a folder that ``torch2fpga.load`` reads (no pickle, checksums)."""
+        from torch2fpga.persist import save
+
+        return save(self, Path(path))
+
+    def __repr__(self) -> str:
+        d = self.design
+        return (
+            f"<CompiledModel {self.origin.model_class} for {self.board.name}: {len(d.stages)} stages in "
+            f"{len(d.kernels)} kernels, {d.steps} layers in the loop, {self.origin.precision}>"
+        )

@@ -1,0 +1,305 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``torch2fpga.compile`` and ``torch2fpga.explain``: the stages of compilation in order."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from torch2fpga.boards import board_named
+from torch2fpga.capture import Captured, Inputs, capture, split_inputs
+from torch2fpga.compiled import CompiledModel, Origin
+from torch2fpga.design import Design, Shape, verify_design
+from torch2fpga.errors import CaptureError, CompileError, Refusal, UnsupportedModel
+from torch2fpga.lower.builder import Builder, Lowered
+from torch2fpga.passes.calibrate import run_calibration
+from torch2fpga.passes.canonicalise import canonicalise
+from torch2fpga.passes.drop_noops import DropNoops
+from torch2fpga.passes.fold_constants import FoldConstants
+from torch2fpga.passes.fuse import FuseRelu, SplitLinears
+from torch2fpga.passes.gelu import RecogniseGelu
+from torch2fpga.passes.manager import GraphPass, PassManager
+from torch2fpga.passes.quantise import quantise, sampled_nodes
+from torch2fpga.passes.roll import Roll
+from torch2fpga.plan.fifo import size_fifos
+from torch2fpga.plan.partition import partition
+from torch2fpga.runtime.host import InputSpec, Interface, OutputItem
+
+Progress = Callable[[str, float], None]
+PRECISIONS = ("w8a8",)
+#: calibration samples below which a warning is given
+FEW_SAMPLES = 8
+#: largest difference between the canonical graph and the model that is rounding, relative
+FLOAT_TOLERANCE = 1e-4
+
+
+class _Begin(GraphPass):
+    """torch.export with an empty table has functionalised the graph already."""
+
+    name = "captured"
+    ensures = ("functional",)
+
+    def call(self, module: fx.GraphModule) -> bool:
+        return False
+
+
+class _Canonical(_Begin):
+    name = "canonicalised"
+    ensures = ("canonical",)
+
+
+ATEN_PASSES = PassManager([_Begin(), DropNoops(), FoldConstants(), DropNoops(), RecogniseGelu()])
+CANONICAL_PASSES = PassManager([_Canonical(), SplitLinears(), FuseRelu(), Roll()])
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What maps to what, and every refusal with its reason.
+
+    Attributes:
+        ok: nothing was refused.
+        refusals: see ``torch2fpga.errors.Refusal``.
+        mapping: (captured node, module path, canonical operator).
+        layers: how often the repeated block is used, and its path (0 where nothing repeats).
+    """
+
+    ok: bool
+    refusals: tuple[Refusal, ...]
+    mapping: tuple[tuple[str, str, str], ...]
+    layers: tuple[int, str] = (0, "")
+
+    def __str__(self) -> str:
+        if not self.ok:
+            lines = [f"{len(self.refusals)} refused:", *(f"  - {r}" for r in self.refusals)]
+            return "\n".join(lines)
+        count, prefix = self.layers
+        lines = [f"supported: {len(self.mapping)} nodes map to hardware"]
+        if count:
+            lines.append(f"repeated block {prefix}.*: {count} layers, one block of hardware")
+        width = max((len(p) for _, p, _ in self.mapping), default=0)
+        lines += [f"  {path:<{width}}  {op}" for _, path, op in self.mapping]
+        return "\n".join(lines)
+
+
+def _lowerable(captured: Captured) -> fx.GraphModule:
+    ATEN_PASSES(captured.module)
+    module = canonicalise(captured.module)
+    CANONICAL_PASSES(module)
+    return module
+
+
+def explain(model: nn.Module, example_inputs: Inputs) -> Explanation:
+    """Say what maps to what and what is refused, without compiling.
+
+    Args:
+        model: a torch module in eval mode.
+        example_inputs: tuple of tensors, or dict of keyword tensors.
+    Raises:
+        CaptureError: if the model cannot be captured at all.
+    """
+    try:
+        module = _lowerable(capture(model, example_inputs))
+    except UnsupportedModel as error:
+        return Explanation(False, error.refusals, ())
+    loop = module.meta["loop"]
+    layers = (loop.steps, loop.prefix) if loop is not None else (0, "")
+    return Explanation(True, (), tuple(module.meta["mapping"]), layers)
+
+
+def compile(
+    model: nn.Module,
+    example_inputs: Inputs,
+    *,
+    board: str = "u280",
+    precision: str = "w8a8",
+    calibration: Iterable[Inputs] | None = None,
+    lanes: int = 16,
+    tile: int = 4,
+    progress: Progress | None = None,
+) -> CompiledModel:
+    """Compile an unmodified PyTorch or Hugging Face model to a dataflow design.
+
+    Args:
+        model: a float32 module in eval mode.
+        example_inputs: tuple of tensors or dict of keyword tensors; their (batch, tokens) sizes
+            are the largest that the compiled model takes.
+        board: name of a board table (``u280``, ``u55c``).
+        precision: ``w8a8`` (int8 weights per output channel, int8 activations).
+        calibration: inputs like ``example_inputs``, up to their sizes; without it, or with fewer
+            than 8, a warning is given and recorded in the report.
+        lanes, tile: channels a token, and rows that share a pass over the weights.
+        progress: called with a phase's name and the fraction done.
+    Returns:
+        A model that runs through the emitted C++.
+    Raises:
+        UnsupportedModel: with every part of the model that cannot be lowered exactly.
+        CaptureError, CompileError: see their texts.
+    """
+    say = progress or (lambda phase, fraction: None)
+    table = board_named(board)
+    if precision not in PRECISIONS:
+        raise CompileError(f"precision {precision!r} is not supported; use one of {list(PRECISIONS)}")
+    say("capture", 0.0)
+    captured = capture(model, example_inputs)
+    say("passes", 0.2)
+    module = _lowerable(captured)
+    notes: list[str] = []
+    _check_float(module, captured)
+    samples = _samples(module, captured, calibration, notes)
+    stats = run_calibration(
+        module, samples, len(samples), sampled_nodes(module),
+        lambda done: say("calibrate", 0.3 + 0.3 * done / len(samples)),
+    )  # fmt: skip
+    say("quantise", 0.6)
+    quantise(module, stats)
+    say("lower", 0.85)
+    shape = Shape(lanes, tile, *_largest(captured, module))
+    lowered = Builder(module, shape, module.meta["loop"], _design_name(model)).run()
+    design = _plan(lowered.design, module)
+    interface = _interface(module, lowered, captured)
+    origin = _origin(model, captured, module, samples, notes, precision, lowered)
+    say("done", 1.0)
+    return CompiledModel(design, lowered.data, interface, captured.output, table, origin)
+
+
+def _plan(design: Design, module: fx.GraphModule) -> Design:
+    if module.meta["loop"] is None:
+        planned = partition(design, 1)
+    else:
+        planned = partition(design, 3)
+        if len(planned.kernels) < 2:
+            planned = partition(design, 2)
+        if len(planned.kernels) < 2:
+            raise CompileError("the layer loop cannot be cut into two kernels")
+    planned = size_fifos(planned)
+    verify_design(planned)
+    return planned
+
+
+def _design_name(model: nn.Module) -> str:
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", type(model).__name__)
+    name = re.sub(r"[^a-z0-9_]", "", "_".join(words).lower())[:32] or "model"
+    return name if name[0].isalpha() else f"m_{name}"
+
+
+def _placeholders(module: fx.GraphModule) -> list[fx.Node]:
+    return [n for n in module.graph.nodes if n.op == "placeholder"]
+
+
+def _canonical_inputs(module: fx.GraphModule, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """User tensors as the canonical graph takes them."""
+    found: dict[str, Tensor] = {}
+    for node in _placeholders(module):
+        value = tensors[str(node.target)]
+        if node.meta["kind"] == "rows":
+            value = value[None] if value.dim() == 2 else value
+            value = value.transpose(0, 1) if module.meta["swapped"] and len(node.meta["shape"]) == 3 else value
+        found[str(node.target)] = value
+    return found
+
+
+def _check_float(module: fx.GraphModule, captured: Captured) -> None:
+    """The canonical graph must compute what the model computes, before anything is quantised."""
+    inputs = _canonical_inputs(module, captured.example)
+    with torch.no_grad():
+        results = module(*[inputs[str(n.target)] for n in _placeholders(module)])
+    for i, (got, want) in enumerate(zip(results, captured.expected, strict=True)):
+        same = got.numel() == want.numel()
+        view = module.meta["output_views"][i]
+        if same:
+            got = _shaped(got, view)
+            scale = max(float(want.abs().max()), 1e-6)
+            same = float((got - want).abs().max()) <= FLOAT_TOLERANCE * scale
+        if not same:
+            raise CompileError(f"output {i} of the canonical graph differs from the model's: a defect of torch2fpga")
+
+
+def _shaped(value: Tensor, view: Mapping[str, Any]) -> Tensor:
+    sizes = [*value.shape[:2], *view["channels"]]
+    moved = value.reshape(sizes).permute(*view["order"])
+    return moved.reshape([_product(sizes[a] for a in axes) for axes in view["shape"]])
+
+
+def _product(values: Iterable[int]) -> int:
+    total = 1
+    for value in values:
+        total *= value
+    return total
+
+
+def _samples(
+    module: fx.GraphModule, captured: Captured, calibration: Iterable[Inputs] | None, notes: list[str]
+) -> list[dict[str, Tensor]]:
+    """Calibration inputs by placeholder name; the example itself where there are none."""
+    samples: list[dict[str, Tensor]] = []
+    for i, item in enumerate(calibration or ()):
+        names, tensors = split_inputs(item)
+        named = dict(zip(names if names is not None else captured.names, tensors, strict=False))
+        missing = [n for n in captured.names if n not in named]
+        if missing:
+            raise CaptureError(f"calibration input {i} lacks {missing}")
+        samples.append(_canonical_inputs(module, named))
+    if len(samples) < FEW_SAMPLES:
+        text = f"calibrated on {len(samples) or 'no'} inputs beside the example; give at least {FEW_SAMPLES}"
+        warnings.warn(text, UserWarning, stacklevel=3)
+        notes.append(text)
+        samples.append(_canonical_inputs(module, captured.example))
+    return samples
+
+
+def _largest(captured: Captured, module: fx.GraphModule) -> tuple[int, int]:
+    inputs = _canonical_inputs(module, captured.example)
+    batch, seq = next(iter(inputs.values())).shape[:2]
+    return int(batch), int(seq)
+
+
+def _interface(module: fx.GraphModule, lowered: Lowered, captured: Captured) -> Interface:
+    by_name = {entry["name"]: entry for entry in lowered.inputs}
+    inputs = []
+    for node in _placeholders(module):
+        entry = by_name[str(node.target)]
+        rank = captured.example[str(node.target)].dim()
+        spec = InputSpec(str(node.target), entry["kind"], rank=rank, entries=entry.get("entries", 0))
+        if entry["kind"] == "rows":
+            stream = lowered.design.streams[entry["stream"]]
+            spec = replace(
+                spec, scale=entry["scale"], bits=entry["bits"], element=stream.element, layout=stream.layout,
+                swapped=bool(module.meta["swapped"]),
+            )  # fmt: skip
+        inputs.append(spec)
+    outputs = [
+        OutputItem(o["stream"], o["port"], o["scale"], o["element"], o["layout"], o["one_row"], o["view"])
+        for o in lowered.outputs
+    ]
+    return Interface(tuple(inputs), tuple(outputs))
+
+
+def _origin(
+    model: nn.Module,
+    captured: Captured,
+    module: fx.GraphModule,
+    samples: list[dict[str, Tensor]],
+    notes: list[str],
+    precision: str,
+    lowered: Lowered,
+) -> Origin:
+    return Origin(
+        model_class=type(model).__name__,
+        parameters=sum(p.numel() for p in {id(p): p for p in model.parameters()}.values()),
+        precision=precision,
+        calibration_samples=len(samples),
+        notes=tuple(notes),
+        mapping=tuple(module.meta["mapping"]),
+        canonical=module,
+        native=lowered.native,
+        exponents=lowered.exponents,
+    )
+
+
+__all__ = ["Explanation", "compile", "explain"]

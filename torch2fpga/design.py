@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The dataflow design as plain frozen data: stages, streams, ports, kernels, and its verifier.
+
+Token order of every row stream: for sequence, for tile of rows, for channel block, for row in the
+tile; a token is one vector of ``lanes`` channels of one row (see ``hls/include/t2f/core.hpp``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from torch2fpga.errors import DesignError
+
+#: element name -> (C++ type, bytes)
+ELEMENTS: dict[str, tuple[str, int]] = {
+    "int8": ("int8_t", 1),
+    "uint8": ("uint8_t", 1),
+    "int16": ("int16_t", 2),
+    "int32": ("int32_t", 4),
+}
+
+#: constants of one stage: one dictionary a step
+StepData = Sequence[Mapping[str, Any]]
+
+
+def ceil_div(a: int, b: int) -> int:
+    """a / b, rounded up."""
+    return -(-a // b)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Compile-time sizes of a design.
+
+    Attributes:
+        lanes: channels a token (8 or 16).
+        tile: rows that share one pass over the weights.
+        max_batch: sequences a launch.
+        max_seq: rows a sequence.
+    """
+
+    lanes: int
+    tile: int
+    max_batch: int
+    max_seq: int
+
+    def __post_init__(self) -> None:
+        if self.lanes not in (8, 16):
+            raise DesignError(f"lanes must be 8 or 16, not {self.lanes}")
+        if min(self.tile, self.max_batch, self.max_seq) < 1:
+            raise DesignError(f"tile, max_batch and max_seq must be at least 1: {self}")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Channels of a row: ``groups`` times ``size``; each group fills whole tokens."""
+
+    groups: int
+    size: int
+
+    @property
+    def channels(self) -> int:
+        return self.groups * self.size
+
+    def group_blocks(self, lanes: int) -> int:
+        return ceil_div(self.size, lanes)
+
+    def blocks(self, lanes: int) -> int:
+        return self.groups * self.group_blocks(lanes)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A FIFO between two stages.
+
+    Attributes:
+        kind: what a token is: ``rows`` (a vector of channels), ``scores`` (a vector of keys),
+            ``exponents`` (one int8 a row), ``mask`` (a vector of keys, once a launch),
+            ``ids`` (one int32 a row) or ``words`` (512 bits of memory).
+        element: element type of a vector.
+        layout: channels of a row (``rows``), or heads and head size (``scores``).
+        one_row: one row a sequence (behind a row selection) instead of all of them.
+        depth: tokens that the FIFO holds.
+        link: AXI stream between two kernels.
+    """
+
+    name: str
+    kind: str
+    element: str = "int8"
+    layout: Layout = Layout(1, 1)
+    one_row: bool = False
+    depth: int = 2
+    link: bool = False
+
+    def cpp_type(self, lanes: int) -> str:
+        """The token's C++ type."""
+        if self.kind == "words":
+            return "t2f::word"
+        if self.kind == "exponents":
+            return "int8_t"
+        if self.kind == "ids":
+            return "int32_t"
+        return f"t2f::vec<{ELEMENTS[self.element][0]}, {lanes}>"
+
+    def token_bytes(self, lanes: int) -> int:
+        """Bytes of a token."""
+        fixed = {"words": 64, "exponents": 1, "ids": 4}
+        return fixed.get(self.kind, ELEMENTS[self.element][1] * lanes)
+
+    def tokens_per_row(self, shape: Shape) -> int:
+        """Tokens that one row takes (``scores``: at the longest sequence)."""
+        if self.kind == "rows":
+            return self.layout.blocks(shape.lanes)
+        if self.kind == "scores":
+            return self.layout.groups * ceil_div(shape.max_seq, shape.lanes)
+        return 1
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Hardware cost, modelled; adds up."""
+
+    dsp: int = 0
+    lut: int = 0
+    ff: int = 0
+    bram18: int = 0
+    uram: int = 0
+    cycles: int = 0
+
+    def __add__(self, other: Estimate) -> Estimate:
+        return Estimate(
+            self.dsp + other.dsp,
+            self.lut + other.lut,
+            self.ff + other.ff,
+            self.bram18 + other.bram18,
+            self.uram + other.uram,
+            max(self.cycles, other.cycles),
+        )
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A hardware unit made from one canonical node (or a part of one).
+
+    Attributes:
+        name: C++ identifier, unique in the design.
+        path: module path in the user's model ("*" stands for the repeated block's index).
+        group: ``before``, ``loop`` or ``after`` the layer loop.
+        steps: how often it is used per launch (layers of the loop, or 1).
+        inputs, outputs: stream names, in the order of the C++ template.
+        params: word stream with the step's parameters, if it has any.
+        one_row: works on one row a sequence.
+    """
+
+    name: str
+    path: str
+    group: str
+    steps: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    params: str | None = None
+    one_row: bool = False
+
+    template: ClassVar[str] = ""
+    header: ClassVar[str] = ""
+    #: rows that go in before the first row comes out (``tile`` or ``seq``), for FIFO depths
+    hold: ClassVar[str] = ""
+    #: inputs of which a whole sequence is read before the other inputs are touched
+    whole_first: ClassVar[tuple[int, ...]] = ()
+
+    def config(self, design: Design) -> dict[str, Any]:
+        """Members of the stage's C++ configuration struct."""
+        raise NotImplementedError
+
+    def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
+        """Integer result of one step; int64 tensors of shape (batch, seq, channels)."""
+        raise NotImplementedError
+
+    def parameter_words(self, data: Mapping[str, Any], design: Design) -> bytes:
+        """The step's parameter words in the order in which the stage reads them."""
+        return b""
+
+    def cost(self, design: Design) -> Estimate:
+        """Modelled cost at the compiled maximum."""
+        return Estimate()
+
+    def call_arguments(self) -> list[str]:
+        """Stream arguments in template order."""
+        return [*self.inputs, *([self.params] if self.params else []), *self.outputs]
+
+    def runtime_arguments(self) -> list[str]:
+        """Scalars behind the streams."""
+        return ["batch", "1" if self.one_row else "seq"]
+
+
+@dataclass(frozen=True)
+class Port:
+    """A memory interface of a kernel.
+
+    Attributes:
+        name: argument name.
+        kernel: kernel that owns it.
+        direction: ``read`` or ``write``.
+        role: ``weights``, ``params``, ``table``, ``ids``, ``mask``, ``rows`` or ``output``.
+        binding: weight image, model input or model output it carries.
+        words: buffer size in 64-byte words at the compiled maximum.
+        template: access process of ``memory.hpp``/``embed.hpp``.
+        streams: streams it feeds or drains.
+        config: members of its C++ configuration struct.
+    """
+
+    name: str
+    kernel: str
+    direction: str
+    role: str
+    binding: str
+    words: int
+    template: str
+    streams: tuple[str, ...]
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """What is linked as one unit: its stages in order, and the AXI streams at its edge."""
+
+    name: str
+    stages: tuple[str, ...]
+    axis_in: tuple[str, ...]
+    axis_out: tuple[str, ...]
+    slr: int
+
+
+@dataclass(frozen=True)
+class Design:
+    """All of it. ``steps`` is the number of layers in the loop (1 without a loop)."""
+
+    name: str
+    shape: Shape
+    stages: tuple[Stage, ...]
+    streams: Mapping[str, Stream]
+    ports: tuple[Port, ...] = ()
+    kernels: tuple[Kernel, ...] = ()
+    steps: int = 1
+
+    def stage(self, name: str) -> Stage:
+        """The stage of that name."""
+        return next(s for s in self.stages if s.name == name)
+
+    def writers(self) -> dict[str, str]:
+        """stream -> stage or port that writes it."""
+        found = {out: s.name for s in self.stages for out in s.outputs}
+        for port in self.ports:
+            if port.direction == "read":
+                found.update({stream: port.name for stream in port.streams})
+        return found
+
+    def readers(self) -> dict[str, str]:
+        """stream -> stage or port that reads it."""
+        found = {i: s.name for s in self.stages for i in (*s.inputs, *([s.params] if s.params else []))}
+        for port in self.ports:
+            if port.direction == "write":
+                found.update({stream: port.name for stream in port.streams})
+            elif port.role == "table" and "ids" in port.config:
+                found[port.config["ids"]] = port.name
+        return found
+
+    def estimate(self) -> Estimate:
+        """Sum of the stages' modelled cost (cycles: the slowest stage)."""
+        total = Estimate()
+        for stage in self.stages:
+            total = total + stage.cost(self)
+        return total
+
+
+def verify_design(design: Design) -> None:
+    """Check names, one writer and one reader a stream, order within kernels, kernel membership.
+
+    Raises:
+        DesignError: with every defect found.
+    """
+    problems: list[str] = []
+    names = [s.name for s in design.stages] + [p.name for p in design.ports]
+    problems += [f"two stages or ports called {n}" for n in sorted({n for n in names if names.count(n) > 1})]
+    uses_out = [o for s in design.stages for o in s.outputs] + [
+        x for p in design.ports if p.direction == "read" for x in p.streams
+    ]
+    uses_out += [s.params for s in design.stages if s.params]  # by the kernel's parameter reader
+    uses_in = [i for s in design.stages for i in (*s.inputs, *([s.params] if s.params else []))] + [
+        x for p in design.ports if p.direction == "write" for x in p.streams
+    ]
+    uses_in += [p.config["ids"] for p in design.ports if p.role == "table" and "ids" in p.config]
+    for name, stream in design.streams.items():
+        if name != stream.name:
+            problems.append(f"stream {stream.name} is filed under {name}")
+        if uses_out.count(name) != 1:
+            problems.append(f"stream {name} has {uses_out.count(name)} writers, not one")
+        if uses_in.count(name) != 1:
+            problems.append(f"stream {name} has {uses_in.count(name)} readers, not one")
+        if stream.depth < 1:
+            problems.append(f"stream {name} has depth {stream.depth}")
+    for used in (*uses_in, *uses_out):
+        if used not in design.streams:
+            problems.append(f"stream {used} is used but not declared")
+    owner = {s: k.name for k in design.kernels for s in k.stages}
+    if design.kernels:
+        problems += [f"stage {s.name} is in no kernel" for s in design.stages if s.name not in owner]
+        if sum(1 for _ in design.ports) > 32:
+            problems.append(f"{len(design.ports)} memory ports, the card has 32")
+    if problems:
+        raise DesignError("the design is inconsistent:\n" + "\n".join(f"  - {p}" for p in problems))

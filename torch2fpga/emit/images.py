@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Binary images of weights, tables and parameters: one a memory port, in the order it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch2fpga.design import Design, Kernel
+from torch2fpga.emit.kernel import KernelPort, all_ports, parameterised
+from torch2fpga.errors import DesignError
+from torch2fpga.lower.embedding import EmbedStage, table_image
+from torch2fpga.lower.linear import MatmulStage
+
+Data = Mapping[str, list[Mapping[str, Any]]]
+
+
+def image(design: Design, data: Data, kernel: Kernel, port: KernelPort) -> bytes:
+    """The image of one port (roles weights, table and params)."""
+    if port.role == "weights":
+        stage = design.stage(port.binding)
+        assert isinstance(stage, MatmulStage)
+        return b"".join(stage.weight_image(step, design) for step in data[stage.name])
+    if port.role == "table":
+        name, index = port.binding.rsplit("_table", 1)
+        stage = design.stage(name)
+        assert isinstance(stage, EmbedStage)
+        return table_image(data[name][0][f"table{index}"], stage.layout, design.shape.lanes)
+    return b"".join(_parameters(design, data, kernel))
+
+
+def _parameters(design: Design, data: Data, kernel: Kernel) -> Iterator[bytes]:
+    stages = parameterised(design, kernel)
+    for group in ("before", "loop", "after"):
+        members = [s for s in stages if s.group == group]
+        for step in range(design.steps if group == "loop" else 1):
+            for stage in members:
+                yield stage.parameter_words(data[stage.name][step], design)
+
+
+def images(design: Design, data: Data) -> dict[str, bytes]:
+    """port name -> image, for every port with constants.
+
+    Raises:
+        DesignError: if an image does not have the size that its port reads.
+    """
+    found: dict[str, bytes] = {}
+    for kernel, port in all_ports(design):
+        if port.role not in ("weights", "table", "params"):
+            continue
+        content = image(design, data, kernel, port)
+        if len(content) != port.words * 64:
+            raise DesignError(f"image of {port.name} has {len(content)} bytes, the port reads {port.words * 64}")
+        found[image_name(kernel, port)] = content
+    return found
+
+
+def image_name(kernel: Kernel, port: KernelPort) -> str:
+    """File stem of a port's image."""
+    return f"{kernel.name}_{port.name}" if port.role == "params" else port.name

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Design -> C++ text of its kernels, their shared header and the functional run's entry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from torch2fpga.design import Design, Kernel, Port, Stage, Stream
+from torch2fpga.plan.fifo import storage_of
+from torch2fpga.version import __version__
+
+READ_OPTIONS = "num_read_outstanding=16 max_read_burst_length=32"
+WRITE_OPTIONS = "num_write_outstanding=16 max_write_burst_length=32"
+
+PORT_HEADERS = {"gather_rows": "embed.hpp", "read_positions": "embed.hpp", "read_ids": "embed.hpp"}
+
+
+@lru_cache
+def environment() -> Environment:
+    """Jinja2 environment of the emitted text (no HTML, so no escaping: names are identifiers)."""
+    return Environment(
+        loader=PackageLoader("torch2fpga.emit", "templates"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=StrictUndefined,
+        autoescape=False,
+    )
+
+
+def render(template: str, **values: Any) -> str:
+    """Text of a template."""
+    return environment().get_template(template).render(version=__version__, **values)
+
+
+def type_name(name: str) -> str:
+    """CamelCase of a stage name: its configuration struct."""
+    return "".join(word.capitalize() for word in name.split("_"))
+
+
+def config_lines(config: Mapping[str, Any]) -> list[str]:
+    """Members of a configuration struct."""
+    lines = []
+    for key, value in config.items():
+        if isinstance(value, bool):
+            lines.append(f"static constexpr bool {key} = {'true' if value else 'false'};")
+        elif isinstance(value, int):
+            lines.append(f"static constexpr int {key} = {value};")
+        else:
+            lines.append(f"using {key} = {value};")
+    return lines
+
+
+def comment_text(path: str) -> str:
+    """A module path as a harmless one-line comment (names come from the user's model)."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in " ._*-[]()/") else "?" for c in path)[:120]
+
+
+@dataclass(frozen=True)
+class KernelPort:
+    """A kernel argument on a memory port."""
+
+    name: str
+    ctype: str
+    write: bool
+    words: int
+    role: str
+    binding: str
+
+
+def kernel_ports(design: Design, kernel: Kernel) -> list[KernelPort]:
+    """Memory arguments of a kernel in order, the shared parameter port last."""
+    found = [
+        KernelPort(p.name, _pointer(p), p.direction == "write", _depth(p), p.role, p.binding)
+        for p in design.ports
+        if p.kernel == kernel.name
+    ]
+    words = parameter_word_count(design, kernel)
+    if words:
+        found.append(KernelPort("parameters", "const t2f::word *", False, words, "params", kernel.name))
+    return found
+
+
+def _pointer(port: Port) -> str:
+    if port.role == "ids":
+        return "const int32_t *"
+    return "t2f::word *" if port.direction == "write" else "const t2f::word *"
+
+
+def _depth(port: Port) -> int:
+    return port.words * 16 if port.role == "ids" else port.words
+
+
+def parameter_words_of(stage: Stage, design: Design) -> int:
+    """Words of one step's parameters."""
+    return PARAMETER_WORDS[type(stage).__name__](stage, design)
+
+
+#: words a step, from the stage alone (no constants at hand)
+PARAMETER_WORDS: dict[str, Any] = {
+    "RequantStage": lambda s, d: 1 + 2 * s.layout.blocks(d.shape.lanes),
+    "NormalizeStage": lambda s, d: 1,
+    "SoftmaxStage": lambda s, d: 1 + -(-s.layout.groups // 16),
+}
+
+
+def parameterised(design: Design, kernel: Kernel) -> list[Stage]:
+    """Stages of a kernel that take parameters, in order."""
+    return [design.stage(s) for s in kernel.stages if design.stage(s).params]
+
+
+def parameter_word_count(design: Design, kernel: Kernel) -> int:
+    """Words of a kernel's parameter image."""
+    return sum(parameter_words_of(s, design) * s.steps for s in parameterised(design, kernel))
+
+
+def arguments(design: Design, kernel: Kernel) -> list[str]:
+    """Parameter list of a kernel's top function."""
+    lanes = design.shape.lanes
+    found = [f"{p.ctype}{p.name}" for p in kernel_ports(design, kernel)]
+    for name in (*kernel.axis_in, *kernel.axis_out):
+        found.append(f"hls::stream<{design.streams[name].cpp_type(lanes)}> &{name}")
+    return [*found, "int batch", "int seq"]
+
+
+def _stage_config(stage: Stage, design: Design) -> dict[str, Any]:
+    config: dict[str, Any] = {"steps": stage.steps}
+    if stage.one_row:
+        config["max_seq"] = 1
+    config.update(stage.config(design))
+    return config
+
+
+def _port_config(port: Port, design: Design) -> dict[str, Any]:
+    s = design.shape
+    config = {k: v for k, v in port.config.items() if k not in ("ids", "one_row", "value_t", "value_bytes", "max_vectors")}
+    if port.config.get("one_row"):
+        config["max_seq"] = 1
+    if port.role in ("ids", "table"):
+        config["max_rows"] = s.max_batch * s.max_seq
+        config["max_row_words"] = s.max_seq * int(port.config.get("row_words", 1))
+    return config
+
+
+def _configs(design: Design, kernel: Kernel, ports: list[Port]) -> list[dict[str, Any]]:
+    found = []
+    for port in ports:
+        lines = config_lines(_port_config(port, design))
+        found.append({"name": type_name(port.name), "comment": f"port {port.name}", "lines": lines})
+    for name in kernel.stages:
+        stage = design.stage(name)
+        text = comment_text(stage.path) or "model"
+        found.append(
+            {"name": type_name(name), "comment": f"{text}: {stage.template}",
+             "lines": config_lines(_stage_config(stage, design))}
+        )  # fmt: skip
+    return found
+
+
+def _port_call(port: Port) -> dict[str, str]:
+    config, stream = type_name(port.name), port.streams[0]
+    rows = "batch, " + ("1" if port.config.get("one_row") else "seq")
+    text = {
+        "read_words": f"t2f::read_words<{config}>({port.name}, {stream})",
+        "gather_rows": f"t2f::gather_rows<{config}>({port.name}, {port.config.get('ids')}, {stream}, batch, seq)",
+        "write_rows": f"t2f::write_rows<{config}>({stream}, {port.name}, {rows})",
+    }.get(port.template, f"t2f::{port.template}<{config}>({port.name}, {stream}, {rows})")
+    return {"name": port.name, "text": text, "comment": ""}
+
+
+def _stage_call(stage: Stage) -> dict[str, str]:
+    listed = ", ".join([*stage.call_arguments(), *stage.runtime_arguments()])
+    text = f"t2f::{stage.template}<{type_name(stage.name)}>({listed})"
+    return {"name": stage.name, "text": text, "comment": comment_text(stage.path)}
+
+
+def _stream_line(stream: Stream, design: Design) -> dict[str, Any]:
+    lanes = design.shape.lanes
+    storage = storage_of(stream.depth, stream.token_bytes(lanes))
+    return {
+        "name": stream.name,
+        "type": stream.cpp_type(lanes),
+        "depth": stream.depth,
+        "storage": "" if storage == "srl" else storage,
+    }
+
+
+def kernel_streams(design: Design, kernel: Kernel) -> list[Stream]:
+    """Streams that live inside a kernel."""
+    outside = {*kernel.axis_in, *kernel.axis_out}
+    used: dict[str, None] = {}
+    for port in design.ports:
+        if port.kernel == kernel.name:
+            used.update(dict.fromkeys(port.streams))
+    for name in kernel.stages:
+        stage = design.stage(name)
+        used.update(dict.fromkeys((*stage.inputs, *([stage.params] if stage.params else []), *stage.outputs)))
+    return [design.streams[n] for n in used if n not in outside]
+
+
+def kernel_source(design: Design, kernel: Kernel) -> str:
+    """C++ text of one kernel."""
+    ports = [p for p in design.ports if p.kernel == kernel.name]
+    stages = [design.stage(s) for s in kernel.stages]
+    headers = sorted({s.header for s in stages} | {PORT_HEADERS.get(p.template, "memory.hpp") for p in ports} | {"core.hpp"})
+    reads = [_port_call(p) for p in ports if p.direction == "read"]
+    # Ids come before the gather that reads them: every stream is written before it is read.
+    reads.sort(key=lambda c: "gather_rows" in c["text"])
+    params = parameterised(design, kernel)
+    calls = list(reads)
+    if params:
+        listed = ", ".join(["parameters", *(str(s.params) for s in params)])
+        calls.append({"name": "read_parameters", "text": f"read_parameters({listed})", "comment": ""})
+    calls += [_stage_call(s) for s in stages]
+    calls += [_port_call(p) for p in ports if p.direction == "write"]
+    groups = {
+        g: [{"stream": s.params, "words": parameter_words_of(s, design)} for s in params if s.group == g]
+        for g in ("before", "loop", "after")
+    }
+    return render(
+        "kernel.cpp.j2",
+        design=design,
+        kernel=kernel,
+        headers=headers,
+        configs=_configs(design, kernel, ports),
+        params={"all": [s.params for s in params], **groups} if params else None,
+        arguments=arguments(design, kernel),
+        ports=[
+            {"name": p.name, "bundle": f"gmem_{p.name}", "depth": p.words,
+             "options": WRITE_OPTIONS if p.write else READ_OPTIONS}
+            for p in kernel_ports(design, kernel)
+        ],
+        axis=[*kernel.axis_in, *kernel.axis_out],
+        streams=[_stream_line(s, design) for s in kernel_streams(design, kernel)],
+        calls=calls,
+    )  # fmt: skip
+
+
+def design_header(design: Design) -> str:
+    """Text of ``kernels/design.hpp``."""
+    kernels = [{"name": k.name, "arguments": arguments(design, k)} for k in design.kernels]
+    return render("design.hpp.j2", design=design, kernels=kernels)
+
+
+def all_ports(design: Design) -> list[tuple[Kernel, KernelPort]]:
+    """Every memory port in manifest order."""
+    return [(k, p) for k in design.kernels for p in kernel_ports(design, k)]
+
+
+def links(design: Design) -> list[Stream]:
+    """AXI streams between kernels, by name."""
+    return sorted((s for s in design.streams.values() if s.link), key=lambda s: s.name)
+
+
+def functional_source(design: Design) -> str:
+    """Text of the functional run's entry (``sim/functional.cpp``)."""
+    lanes = design.shape.lanes
+    index = {(k.name, p.name): i for i, (k, p) in enumerate(all_ports(design))}
+    kernels = []
+    for kernel in design.kernels:
+        values = []
+        for p in kernel_ports(design, kernel):
+            i = index[kernel.name, p.name]
+            kind = "int32_t" if p.role == "ids" else "t2f::word"
+            values.append(f"static_cast<t2f::word *>(results[{i}])" if p.write else f"input<{kind}>(buffers, {i})")
+        kernels.append({"name": kernel.name, "call": [*values, *kernel.axis_in, *kernel.axis_out, "batch", "seq"]})
+    items = [{"name": s.name, "type": s.cpp_type(lanes), "depth": s.depth} for s in links(design)]
+    return render("functional.cpp.j2", design=design, kernels=kernels, links=items)

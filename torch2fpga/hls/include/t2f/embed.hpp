@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+// Embedding tables in HBM: one process gathers rows (by token id or by position),
+// one adds the rows of up to three tables.  Table elements are int16, a row starts
+// at a word.  Cycles per row: row_words (gather), then blocks (sum).
+#ifndef T2F_EMBED_HPP
+#define T2F_EMBED_HPP
+
+#include "t2f/core.hpp"
+
+namespace t2f {
+
+// Token ids as they lie in memory.
+template <typename C>
+void read_ids(const int32_t *memory, hls::stream<int32_t> &ids, int batch, int seq) {
+#pragma HLS inline off
+READ:
+  for (int i = 0; i < batch * seq; ++i) {
+#pragma HLS loop_tripcount max = C::max_rows
+    T2F_PIPELINE(1);
+    ids.write(memory[i]);
+  }
+}
+
+// The row of every id; the host has checked that ids lie inside the table.
+template <typename C>
+void gather_rows(const word *table, hls::stream<int32_t> &ids, hls::stream<word> &rows, int batch,
+                 int seq) {
+#pragma HLS inline off
+ROW:
+  for (int i = 0; i < batch * seq; ++i) {
+#pragma HLS loop_tripcount max = C::max_rows
+    const int64_t base = static_cast<int64_t>(ids.read()) * C::row_words;
+  READ:
+    for (int w = 0; w < C::row_words; ++w) {
+      T2F_PIPELINE(1);
+      rows.write(table[base + w]);
+    }
+  }
+}
+
+// Rows 0 .. seq - 1 for every sequence (positions).
+template <typename C>
+void read_positions(const word *table, hls::stream<word> &rows, int batch, int seq) {
+#pragma HLS inline off
+SEQUENCE:
+  for (int b = 0; b < batch; ++b) {
+#pragma HLS loop_tripcount max = C::max_batch
+  READ:
+    for (int i = 0; i < seq * C::row_words; ++i) {
+#pragma HLS loop_tripcount max = C::max_row_words
+      T2F_PIPELINE(1);
+      rows.write(table[i]);
+    }
+  }
+}
+
+// The int16 element `lane` of channel block `block` of a row kept as words.
+inline int32_t int16_at(const word &w, int i) {
+#pragma HLS inline
+  const uint32_t bits = static_cast<uint32_t>(static_cast<uint8_t>(w.d[2 * i])) |
+                        static_cast<uint32_t>(static_cast<uint8_t>(w.d[2 * i + 1])) << 8;
+  return static_cast<int16_t>(bits);
+}
+
+template <typename C, int TABLES>
+inline void drain_sums(const word (&rows)[TABLES][C::tile][C::row_words],
+                       hls::stream<vec<int32_t, C::lanes>> &y, int n) {
+#pragma HLS inline
+  constexpr int blocks_per_word = 32 / C::lanes;
+DRAIN:
+  for (int block = 0; block < C::blocks; ++block) {
+  DRAIN_ROW:
+    for (int t = 0; t < n; ++t) {
+#pragma HLS loop_tripcount max = C::tile
+      T2F_PIPELINE(1);
+      vec<int32_t, C::lanes> out;
+      for (int lane = 0; lane < C::lanes; ++lane) {
+#pragma HLS unroll
+        int32_t sum = 0;
+        for (int table = 0; table < TABLES; ++table) {
+#pragma HLS unroll
+          sum += int16_at(rows[table][t][block / blocks_per_word],
+                          block % blocks_per_word * C::lanes + lane);
+        }
+        out.d[lane] = sum;
+      }
+      y.write(out);
+    }
+  }
+}
+
+template <typename C>
+inline void fill_rows(hls::stream<word> &in, word (&rows)[C::tile][C::row_words], int n) {
+#pragma HLS inline
+FILL:
+  for (int t = 0; t < n; ++t) {
+#pragma HLS loop_tripcount max = C::tile
+  FILL_WORD:
+    for (int w = 0; w < C::row_words; ++w) {
+      T2F_PIPELINE(1);
+      rows[t][w] = in.read();
+    }
+  }
+}
+
+template <typename C>
+void embed_sum(hls::stream<word> &a, hls::stream<vec<int32_t, C::lanes>> &y, int batch, int seq) {
+#pragma HLS inline off
+  word rows[1][C::tile][C::row_words];
+#pragma HLS aggregate variable = rows
+SEQUENCE:
+  for (int s = 0; s < batch; ++s) {
+#pragma HLS loop_tripcount max = C::max_batch
+  TILE:
+    for (int first = 0; first < seq; first += C::tile) {
+#pragma HLS loop_tripcount max = C::max_seq
+      const int n = tile_rows(seq, first, C::tile);
+      fill_rows<C>(a, rows[0], n);
+      drain_sums<C, 1>(rows, y, n);
+    }
+  }
+}
+
+template <typename C>
+void embed_sum(hls::stream<word> &a, hls::stream<word> &b, hls::stream<vec<int32_t, C::lanes>> &y,
+               int batch, int seq) {
+#pragma HLS inline off
+  word rows[2][C::tile][C::row_words];
+#pragma HLS aggregate variable = rows
+#pragma HLS array_partition variable = rows complete dim = 1
+SEQUENCE:
+  for (int s = 0; s < batch; ++s) {
+#pragma HLS loop_tripcount max = C::max_batch
+  TILE:
+    for (int first = 0; first < seq; first += C::tile) {
+#pragma HLS loop_tripcount max = C::max_seq
+      const int n = tile_rows(seq, first, C::tile);
+      fill_rows<C>(a, rows[0], n);
+      fill_rows<C>(b, rows[1], n);
+      drain_sums<C, 2>(rows, y, n);
+    }
+  }
+}
+
+template <typename C>
+void embed_sum(hls::stream<word> &a, hls::stream<word> &b, hls::stream<word> &c,
+               hls::stream<vec<int32_t, C::lanes>> &y, int batch, int seq) {
+#pragma HLS inline off
+  word rows[3][C::tile][C::row_words];
+#pragma HLS aggregate variable = rows
+#pragma HLS array_partition variable = rows complete dim = 1
+SEQUENCE:
+  for (int s = 0; s < batch; ++s) {
+#pragma HLS loop_tripcount max = C::max_batch
+  TILE:
+    for (int first = 0; first < seq; first += C::tile) {
+#pragma HLS loop_tripcount max = C::max_seq
+      const int n = tile_rows(seq, first, C::tile);
+      fill_rows<C>(a, rows[0], n);
+      fill_rows<C>(b, rows[1], n);
+      fill_rows<C>(c, rows[2], n);
+      drain_sums<C, 3>(rows, y, n);
+    }
+  }
+}
+
+}  // namespace t2f
+#endif

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// Memory access: one process per port, sequential 512-bit bursts, nothing else.
+#ifndef T2F_MEMORY_HPP
+#define T2F_MEMORY_HPP
+
+#include "t2f/core.hpp"
+
+namespace t2f {
+
+// C::steps * C::words words, in order, once per launch (weights kept on chip for a step).
+template <typename C>
+void read_words(const word *memory, hls::stream<word> &out) {
+#pragma HLS inline off
+READ:
+  for (int i = 0; i < C::steps * C::words; ++i) {
+    T2F_PIPELINE(1);
+    out.write(memory[i]);
+  }
+}
+
+// The C::words words of a step again for every tile of rows (weights too large to keep).
+template <typename C>
+void read_words_per_tile(const word *memory, hls::stream<word> &out, int batch, int seq) {
+#pragma HLS inline off
+STEP:
+  for (int step = 0; step < C::steps; ++step) {
+  SEQUENCE:
+    for (int b = 0; b < batch; ++b) {
+#pragma HLS loop_tripcount max = C::max_batch
+    TILE:
+      for (int first = 0; first < seq; first += C::tile) {
+#pragma HLS loop_tripcount max = C::max_seq
+      READ:
+        for (int i = 0; i < C::words; ++i) {
+          T2F_PIPELINE(1);
+          out.write(memory[step * C::words + i]);
+        }
+      }
+    }
+  }
+}
+
+// The words that hold the vectors of a launch (C::rows_per_vector is 1, or `lanes` for
+// masks, where a vector holds one byte of each of `lanes` rows).
+template <typename C>
+void read_rows(const word *memory, hls::stream<word> &out, int batch, int seq) {
+#pragma HLS inline off
+  const int rows = batch * ceil_div(seq, C::rows_per_vector);
+  const int words = ceil_div(rows * C::blocks, C::vectors_per_word);
+READ:
+  for (int i = 0; i < words; ++i) {
+#pragma HLS loop_tripcount max = C::max_words
+    T2F_PIPELINE(1);
+    out.write(memory[i]);
+  }
+}
+
+template <typename C>
+void write_rows(hls::stream<word> &in, word *memory, int batch, int seq) {
+#pragma HLS inline off
+  const int rows = batch * ceil_div(seq, C::rows_per_vector);
+  const int words = ceil_div(rows * C::blocks, C::vectors_per_word);
+WRITE:
+  for (int i = 0; i < words; ++i) {
+#pragma HLS loop_tripcount max = C::max_words
+    T2F_PIPELINE(1);
+    memory[i] = in.read();
+  }
+}
+
+// Words to vectors.  C::value_t is the element type; elements are little-endian.
+template <typename C>
+void unpack(hls::stream<word> &in, hls::stream<vec<typename C::value_t, C::lanes>> &out, int batch,
+            int seq) {
+#pragma HLS inline off
+  const int vectors = batch * ceil_div(seq, C::rows_per_vector) * C::blocks;
+  word current;
+UNPACK:
+  for (int i = 0; i < vectors; ++i) {
+#pragma HLS loop_tripcount max = C::max_vectors
+    T2F_PIPELINE(1);
+    const int part = i % C::vectors_per_word;
+    if (part == 0) current = in.read();
+    vec<typename C::value_t, C::lanes> v;
+    for (int lane = 0; lane < C::lanes; ++lane) {
+#pragma HLS unroll
+      uint32_t bits = 0;
+      for (int byte = 0; byte < C::value_bytes; ++byte) {
+#pragma HLS unroll
+        const int at = (part * C::lanes + lane) * C::value_bytes + byte;
+        bits |= static_cast<uint32_t>(static_cast<uint8_t>(current.d[at])) << (8 * byte);
+      }
+      v.d[lane] = static_cast<typename C::value_t>(bits);
+    }
+    out.write(v);
+  }
+}
+
+// Vectors to words; the last word of a launch is filled with zeros.
+template <typename C>
+void pack(hls::stream<vec<typename C::value_t, C::lanes>> &in, hls::stream<word> &out, int batch,
+          int seq) {
+#pragma HLS inline off
+  const int vectors = ceil_div(batch * seq * C::blocks, C::vectors_per_word) * C::vectors_per_word;
+  word current;
+PACK:
+  for (int i = 0; i < vectors; ++i) {
+#pragma HLS loop_tripcount max = C::max_vectors
+    T2F_PIPELINE(1);
+    const int part = i % C::vectors_per_word;
+    vec<typename C::value_t, C::lanes> v = {};
+    if (i < batch * seq * C::blocks) v = in.read();
+    for (int lane = 0; lane < C::lanes; ++lane) {
+#pragma HLS unroll
+      for (int byte = 0; byte < C::value_bytes; ++byte) {
+#pragma HLS unroll
+        const int at = (part * C::lanes + lane) * C::value_bytes + byte;
+        const uint32_t bits = static_cast<uint32_t>(v.d[lane]) >> (8 * byte);
+        current.d[at] = static_cast<int8_t>(bits & 255u);
+      }
+    }
+    if (part == C::vectors_per_word - 1) out.write(current);
+  }
+}
+
+}  // namespace t2f
+#endif

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The text of a deadlock: who waits for what, and how the waits close into a cycle.
+#ifndef T2F_SIM_REPORT_HPP
+#define T2F_SIM_REPORT_HPP
+
+#include <algorithm>
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "t2f_process.hpp"
+
+namespace t2f::sim {
+
+class Report {
+ public:
+  explicit Report(const std::vector<std::unique_ptr<Process>> &processes) {
+    for (const auto &process : processes) {
+      if (process->alive && process->waits_on != nullptr) blocked_.push_back(process.get());
+      if (process->alive && !process->joining) ++alive_;
+    }
+    guess_peers();
+  }
+
+  std::string text(const std::string &headline) const {
+    std::string out = headline + ": " + std::to_string(blocked_.size()) + " of " +
+                      std::to_string(alive_) + " unfinished processes wait on a stream\n";
+    for (const Process *process : blocked_) out += "  " + wait_line(process) + "\n";
+    out += cycles();
+    out.pop_back();
+    return out;
+  }
+
+ private:
+  // Who would have to act, as far as the run has shown it.
+  static const Process *peer(const Process *process) {
+    const Channel *stream = process->waits_on;
+    return process->waits_to == Side::read ? stream->writer_ : stream->reader_;
+  }
+
+  bool is_blocked(const Process *process) const {
+    return std::find(blocked_.begin(), blocked_.end(), process) != blocked_.end();
+  }
+
+  std::string wait_line(const Process *process) const {
+    const Channel *stream = process->waits_on;
+    const bool reads = process->waits_to == Side::read;
+    const Process *other = peer(process);
+    std::string line = process->path + (reads ? " waits to read " : " waits to write ") +
+                       stream->key() + " (" + (reads ? "empty" : "full") + ", " +
+                       std::to_string(stream->fill()) + " of " + std::to_string(stream->depth_) +
+                       " tokens), " + (reads ? "written by " : "read by ");
+    if (other == nullptr) return line + "a process unknown yet" + guess(process);
+    line += other->path;
+    if (!other->alive) return line + ", which has finished";
+    if (other->joining) return line + ", which waits for its own processes";
+    return line;
+  }
+
+  std::string guess(const Process *process) const {
+    const auto at = likely_.find(process);
+    return at == likely_.end() ? "" : " (likely " + at->second->path + ")";
+  }
+
+  // In a cycle every process is awaited. So where a stream's other side was never used
+  // and just one process is left that no other waits for, that is likely the peer;
+  // settling one such case may settle the next.
+  void guess_peers() {
+    for (std::size_t settled = 0; settled != blocked_.size(); ++settled) {
+      for (const Process *process : blocked_) {
+        if (peer(process) != nullptr || likely_.count(process) != 0) continue;
+        std::vector<const Process *> candidates;
+        for (const Process *other : blocked_) {
+          const bool reach = within(other, process->waits_on->maker_);
+          if (other != process && reach && !awaited(other)) candidates.push_back(other);
+        }
+        if (candidates.size() == 1) likely_[process] = candidates.front();
+      }
+    }
+  }
+
+  // A stream is a local of the process that made it, so only parts of that use it.
+  static bool within(const Process *process, const Process *maker) {
+    while (process != maker && process != nullptr) process = process->parent;
+    return process == maker;
+  }
+
+  bool awaited(const Process *process) const {
+    return std::any_of(blocked_.begin(), blocked_.end(),
+                       [&](const Process *other) { return next(other) == process; });
+  }
+
+  const Process *next(const Process *process) const {
+    const auto at = likely_.find(process);
+    return at == likely_.end() ? peer(process) : at->second;
+  }
+
+  // Each process waits for at most one other, so following the waits from any process
+  // either ends or comes back to a process seen before: then that part is a cycle.
+  std::string cycles() const {
+    std::string out;
+    std::vector<const Process *> done;
+    for (const Process *start : blocked_) {
+      std::vector<const Process *> walk;
+      const Process *at = start;
+      while (at != nullptr && is_blocked(at) && !contains(done, at) && !contains(walk, at)) {
+        walk.push_back(at);
+        at = next(at);
+      }
+      const auto first = std::find(walk.begin(), walk.end(), at);
+      if (first != walk.end()) {
+        out += "wait cycle:\n";
+        for (auto p = first; p != walk.end(); ++p) out += "  " + wait_line(*p) + "\n";
+      }
+      done.insert(done.end(), walk.begin(), walk.end());
+    }
+    return out.empty() ? "no wait cycle among the processes known to share streams\n" : out;
+  }
+
+  static bool contains(const std::vector<const Process *> &all, const Process *one) {
+    return std::find(all.begin(), all.end(), one) != all.end();
+  }
+
+  std::vector<const Process *> blocked_;
+  std::size_t alive_ = 0;
+  std::map<const Process *, const Process *> likely_;
+};
+
+}  // namespace t2f::sim
+
+#endif

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Functional run of dataflow kernels: every process a fiber, every stream a bounded
+// FIFO, one thread. The run is deterministic: data order does not depend on which
+// ready process goes first, and neither does whether it deadlocks.
+//
+//   t2f::sim::Scheduler scheduler;
+//   t2f::sim::Scheduler::Scope scope(scheduler);      // streams made here are bound
+//   hls::stream<word, 32> link("link_ab");
+//   scheduler.kernel("a", [&] { kernel_a(in, link); });
+//   scheduler.kernel("b", [&] { kernel_b(link, out); });
+//   t2f::sim::Status status = scheduler.run();
+//
+// Handlers must not block: code that reads or writes a stream inside a catch block
+// would mix up the exception state of two fibers.
+#ifndef T2F_SIM_SIM_HPP
+#define T2F_SIM_SIM_HPP
+
+#include <exception>
+#include <functional>
+#include <map>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "t2f_channel.hpp"
+#include "t2f_fiber.hpp"
+#include "t2f_process.hpp"
+#include "t2f_recorder.hpp"
+#include "t2f_report.hpp"
+
+namespace t2f::sim {
+
+struct Status {
+  bool ok = true;
+  std::string message;  // empty, or what went wrong, several lines
+};
+
+// The scheduler that streams and processes made on this thread belong to. Hidden,
+// so that two designs loaded as shared libraries into one program never share it.
+__attribute__((visibility("hidden"))) inline thread_local Scheduler *running = nullptr;
+
+class Scheduler {
+ public:
+  Scheduler() = default;
+  Scheduler(const Scheduler &) = delete;
+  Scheduler &operator=(const Scheduler &) = delete;
+  // Streams that live on become plain unbounded ones.
+  ~Scheduler() {
+    while (channels_ != nullptr) channels_->detach();
+  }
+
+  // While it lives, streams constructed on this thread belong to the scheduler. For
+  // the streams that join kernels, which the caller of run() makes.
+  class Scope {
+   public:
+    explicit Scope(Scheduler &scheduler, std::string prefix = "link")
+        : scheduler_(scheduler), outer_(running), outer_prefix_(std::move(prefix)) {
+      std::swap(scheduler_.prefix_, outer_prefix_);
+      running = &scheduler;
+    }
+    Scope(const Scope &) = delete;
+    Scope &operator=(const Scope &) = delete;
+    ~Scope() {
+      running = outer_;
+      std::swap(scheduler_.prefix_, outer_prefix_);
+    }
+
+   private:
+    Scheduler &scheduler_;
+    Scheduler *outer_;
+    std::string outer_prefix_;
+  };
+
+  // A kernel for run() to start. Names are unique.
+  void kernel(std::string name, std::function<void()> body) {
+    for (const Process *other : kernels_) {
+      if (other->name == name) throw std::invalid_argument("two kernels are named " + name);
+    }
+    add(nullptr, std::move(name))->body = std::move(body);
+  }
+
+  // Runs all kernels until they are done, or until nothing can go on. Once only.
+  Status run();
+
+  Recorder &recorder() { return recorder_; }
+
+  // How each stream of the run was used; streams made again under the same key, as
+  // in a region entered several times, are taken together.
+  const std::map<std::string, StreamUse> &streams() const { return uses_; }
+
+ private:
+  friend class Channel;
+  friend void process_entry();
+  template <typename Body>
+  friend void process(const char *name, Body &&body);
+  friend void join();
+
+  static constexpr std::uint64_t poll_limit = std::uint64_t{1} << 20;
+
+  Process *add(Process *parent, std::string name);
+  Process *child(Process *parent, const char *name);
+  void start(Process *process);
+  void spawn(const char *name, std::function<void()> body);
+  void join_children();
+  [[noreturn]] void run_process();
+  void finish(Process *process);
+
+  void push_ready(Process *process);
+  Process *pop_ready();
+  void leave(bool last = false);
+  void suspend();
+  void block(const Channel &channel, Side side);
+  void poll(const Channel &channel, Side side);
+  std::uint64_t progress() const;
+
+  void fail(std::string message);
+  void unwind();
+
+  void attach(Channel &channel, const char *name, std::size_t token_size);
+  void retire(Channel &channel);
+  void account(const Channel &channel);
+
+  Process *current_ = nullptr;  // null outside of fibers
+  Process *first_ready_ = nullptr;
+  Process *last_ready_ = nullptr;
+  bool started_ = false;
+  bool active_ = false;    // inside run()
+  bool stopping_ = false;  // no process may go on, only unwind
+  std::size_t alive_ = 0;
+  std::uint64_t idle_polls_ = 0;
+  std::uint64_t progress_seen_ = 0;
+  std::uint64_t progress_retired_ = 0;  // of streams that are gone, and of processes
+  unsigned unnamed_ = 0;  // streams without a name made outside of processes
+  Context main_;
+  StackPool stacks_;
+  std::vector<std::unique_ptr<Process>> processes_;  // parents before their children
+  std::vector<Process *> kernels_;
+  Channel *channels_ = nullptr;  // live ones
+  std::string prefix_;
+  std::vector<std::string> errors_;
+  Recorder recorder_;
+  std::map<std::string, StreamUse> uses_;
+};
+
+// --- what dataflow.hpp calls --------------------------------------------------
+
+// Starts a process of the region that the caller is in.
+template <typename Body>
+void process(const char *name, Body &&body) {
+  Scheduler *scheduler = running;
+  if (scheduler == nullptr || scheduler->current_ == nullptr) {
+    body();  // a plain sequential run
+  } else {
+    scheduler->spawn(name, std::forward<Body>(body));
+  }
+}
+
+// Waits until all processes of the region are done.
+inline void join() {
+  Scheduler *scheduler = running;
+  if (scheduler != nullptr && scheduler->current_ != nullptr) scheduler->join_children();
+}
+
+// One iteration of a pipelined loop. The functional run has no clock.
+inline void tick(unsigned) {}
+
+}  // namespace t2f::sim
+
+#include "t2f_sim_impl.hpp"
+
+#endif

@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Member functions of Scheduler and Channel. Included by t2f_sim.hpp.
+#ifndef T2F_SIM_SIM_IMPL_HPP
+#define T2F_SIM_SIM_IMPL_HPP
+
+#include "t2f_sim.hpp"
+
+namespace t2f::sim {
+
+// --- processes ------------------------------------------------------------------
+
+inline Process *Scheduler::add(Process *parent, std::string name) {
+  processes_.push_back(std::make_unique<Process>());
+  Process *process = processes_.back().get();
+  process->path = parent == nullptr ? name : parent->path + "/" + name;
+  process->name = std::move(name);
+  process->parent = parent;
+  process->level = parent == nullptr ? 0 : parent->level + 1;
+  (parent == nullptr ? kernels_ : parent->children).push_back(process);
+  return process;
+}
+
+// The child of that name, numbered when its region already has one.
+inline Process *Scheduler::child(Process *parent, const char *name) {
+  std::string unique = name;
+  for (unsigned number = 2;; ++number) {
+    Process *found = nullptr;
+    for (Process *one : parent->children) {
+      if (one->name == unique) found = one;
+    }
+    if (found == nullptr) found = add(parent, unique);
+    if (!found->alive && found->region != parent->open_region) {
+      found->region = parent->open_region;
+      return found;
+    }
+    unique = std::string(name) + "#" + std::to_string(number);
+  }
+}
+
+inline void process_entry() {
+  entered();
+  running->run_process();
+}
+
+inline void Scheduler::start(Process *process) {
+  process->stack = stacks_.take();
+  prepare(process->context, process->stack, process_entry);
+  process->alive = true;
+  ++alive_;
+}
+
+// The child runs first, up to its first wait: its arguments are evaluated while
+// the statement that names them is the current one.
+inline void Scheduler::spawn(const char *name, std::function<void()> body) {
+  if (stopping_) throw Cancelled{};
+  Process *me = current_;
+  Process *process = child(me, name);
+  process->body = std::move(body);
+  start(process);
+  ++me->live_children;
+  push_ready(me);
+  current_ = process;
+  switch_context(me->context, process->context);
+  if (stopping_) throw Cancelled{};
+}
+
+inline void Scheduler::join_children() {
+  Process *me = current_;
+  while (me->live_children != 0) {
+    me->joining = true;
+    suspend();
+    me->joining = false;
+  }
+  ++me->open_region;
+  me->unnamed = 0;  // the same streams get the same names when it is entered again
+}
+
+inline void Scheduler::run_process() {
+  Process *me = current_;
+  try {
+    if (stopping_) throw Cancelled{};  // the run failed before its turn came
+    me->body();
+    join_children();
+  } catch (const Cancelled &) {
+  } catch (const std::exception &error) {
+    fail("process " + me->path + ": " + error.what());
+  } catch (...) {
+    fail("process " + me->path + ": unknown exception");
+  }
+  finish(me);
+  leave(true);
+  std::terminate();  // a finished process is never switched to
+}
+
+inline void Scheduler::finish(Process *process) {
+  process->body = nullptr;
+  process->alive = false;
+  process->waits_on = nullptr;
+  --alive_;
+  ++progress_retired_;
+  stacks_.give(process->stack);
+  Process *parent = process->parent;
+  if (parent != nullptr && --parent->live_children == 0 && parent->joining) push_ready(parent);
+}
+
+// --- switching ------------------------------------------------------------------
+
+inline void Scheduler::push_ready(Process *process) {
+  process->next_ready = nullptr;
+  (first_ready_ == nullptr ? first_ready_ : last_ready_->next_ready) = process;
+  last_ready_ = process;
+}
+
+inline Process *Scheduler::pop_ready() {
+  Process *process = first_ready_;
+  if (process != nullptr) first_ready_ = process->next_ready;
+  return process;
+}
+
+// Goes on in the next ready process, or in run() when there is none.
+inline void Scheduler::leave(bool last) {
+  Process *me = current_;
+  Process *next = stopping_ ? nullptr : pop_ready();
+  if (next == me) return;
+  current_ = next;
+  switch_context(me->context, next == nullptr ? main_ : next->context, last);
+}
+
+inline void Scheduler::suspend() {
+  if (!stopping_) leave();
+  if (stopping_) throw Cancelled{};
+}
+
+// Returns when the peer has woken the caller. Throws without another look at the
+// channel, which may be gone by then.
+inline void Scheduler::block(const Channel &channel, Side side) {
+  Process *me = current_;
+  me->waits_on = &channel;
+  me->waits_to = side;
+  suspend();
+  me->waits_on = nullptr;
+}
+
+// A failing try of a non-blocking access. Processes that only poll would spin for
+// ever where blocked ones deadlock, so a long run of polls without any transfer in
+// the whole design counts as one.
+inline void Scheduler::poll(const Channel &channel, Side side) {
+  Process *me = current_;
+  me->waits_on = &channel;
+  me->waits_to = side;
+  if (++idle_polls_ >= poll_limit) {
+    idle_polls_ = 0;
+    const std::uint64_t seen = progress();
+    if (seen == progress_seen_) fail(Report(processes_).text("deadlock of polling processes"));
+    progress_seen_ = seen;
+  }
+  if (!stopping_) push_ready(me);
+  suspend();
+  me->waits_on = nullptr;
+}
+
+inline std::uint64_t Scheduler::progress() const {
+  std::uint64_t sum = progress_retired_;
+  for (const Channel *c = channels_; c != nullptr; c = c->next_) sum += c->written_ + c->read_;
+  return sum;
+}
+
+// --- the run --------------------------------------------------------------------
+
+inline Status Scheduler::run() {
+  if (started_) throw std::logic_error("a scheduler runs once");
+  Scope scope(*this);
+  started_ = active_ = true;
+  adopt_thread(main_);
+  for (Process *kernel : kernels_) {
+    start(kernel);
+    push_ready(kernel);
+  }
+  current_ = pop_ready();
+  if (current_ != nullptr) switch_context(main_, current_->context);
+  if (!stopping_ && alive_ != 0) fail(Report(processes_).text("deadlock"));
+  if (alive_ != 0) unwind();
+  for (Channel *c = channels_; c != nullptr; c = c->next_) account(*c);
+  active_ = false;
+
+  Status status;
+  status.ok = errors_.empty();
+  for (const std::string &error : errors_) {
+    status.message += (status.message.empty() ? "" : "\n") + error;
+  }
+  return status;
+}
+
+// The first failure is the one to report; what follows from it is noise.
+inline void Scheduler::fail(std::string message) {
+  if (stopping_) return;
+  stopping_ = true;
+  errors_.assign(1, std::move(message));
+}
+
+// Unwinds every suspended process, children before the parents whose locals they use.
+inline void Scheduler::unwind() {
+  for (std::size_t i = processes_.size(); i-- > 0;) {
+    Process *process = processes_[i].get();
+    if (!process->alive) continue;
+    current_ = process;
+    switch_context(main_, process->context);
+  }
+}
+
+// --- streams --------------------------------------------------------------------
+
+inline void Scheduler::attach(Channel &channel, const char *name, std::size_t token_size) {
+  const std::string &prefix = current_ == nullptr ? prefix_ : current_->path;
+  std::string key = prefix.empty() ? "" : prefix + "/";
+  unsigned &unnamed = current_ == nullptr ? unnamed_ : current_->unnamed;
+  key += name != nullptr ? std::string(name) : "unnamed#" + std::to_string(++unnamed);
+  if (name != nullptr && token_size != 0) channel.tap_ = recorder_.open(key, token_size);
+  channel.key_ = std::move(key);
+  channel.scheduler_ = this;
+  channel.current_ = &current_;
+  channel.maker_ = current_;
+  channel.next_ = channels_;
+  if (channels_ != nullptr) channels_->previous_ = &channel;
+  channels_ = &channel;
+}
+
+// A stream is destroyed.
+inline void Scheduler::retire(Channel &channel) {
+  if (!active_) return;
+  progress_retired_ += channel.written_ + channel.read_;
+  const Process *maker = channel.maker_;
+  if (!stopping_ && maker != nullptr && maker == current_ && maker->live_children != 0) {
+    fail("process " + maker->path + ": stream " + channel.key_ +
+         " was destroyed while processes of its region run (T2F_DATAFLOW_END is missing)");
+  }
+  account(channel);
+}
+
+inline void Scheduler::account(const Channel &channel) {
+  if (!stopping_ && channel.fill() != 0) {
+    errors_.push_back("stream " + channel.key_ + ": " + std::to_string(channel.fill()) +
+                      " tokens were never read");
+  }
+  StreamUse &use = uses_[channel.key_];
+  use.depth = channel.depth_;
+  use.high_water = use.high_water > channel.high_water_ ? use.high_water : channel.high_water_;
+  use.written += channel.written_;
+  use.read += channel.read_;
+  if (channel.writer_ != nullptr) use.writer = channel.writer_->path;
+  if (channel.reader_ != nullptr) use.reader = channel.reader_->path;
+}
+
+inline Channel::Channel(std::uint64_t depth, const char *name, std::size_t token_size)
+    : depth_(depth) {
+  if (running != nullptr) {
+    running->attach(*this, name, token_size);
+  } else {
+    key_ = name != nullptr ? name : "unnamed";
+  }
+}
+
+inline Channel::~Channel() {
+  if (scheduler_ == nullptr) return;
+  scheduler_->retire(*this);
+  detach();
+}
+
+inline void Channel::detach() {
+  (previous_ == nullptr ? scheduler_->channels_ : previous_->next_) = next_;
+  if (next_ != nullptr) next_->previous_ = previous_;
+  previous_ = next_ = nullptr;
+  scheduler_ = nullptr;
+  current_ = &nobody;
+  writer_ = reader_ = waiting_writer_ = waiting_reader_ = maker_ = nullptr;
+  tap_ = nullptr;
+  write_limit_ = read_floor_ = 0;  // the next access takes the slow path
+}
+
+inline bool Channel::acquire_write(std::uint64_t ring) {
+  if (*current_ == nullptr) {
+    write_limit_ = ring;
+    return fill() >= ring;
+  }
+  if (writer_ != *current_) claim(writer_, Side::write);
+  while (fill() >= depth_) wait(Side::write);
+  if (waiting_reader_ != nullptr) {
+    scheduler_->push_ready(waiting_reader_);
+    waiting_reader_ = nullptr;
+  }
+  ring_grown(ring);
+  return fill() >= ring;
+}
+
+inline void Channel::acquire_read() {
+  if (*current_ == nullptr) {
+    if (fill() == 0) throw std::runtime_error("read of the empty stream " + key_);
+    return;
+  }
+  if (reader_ != *current_) claim(reader_, Side::read);
+  while (fill() == 0) wait(Side::read);
+  if (waiting_writer_ != nullptr) {
+    scheduler_->push_ready(waiting_writer_);
+    waiting_writer_ = nullptr;
+  }
+  read_floor_ = 0;
+}
+
+// Waits for the peer, whose next transfer is sent down the slow path to find that out.
+inline void Channel::wait(Side side) {
+  if (side == Side::read) {
+    waiting_reader_ = *current_;
+    write_limit_ = 0;
+  } else {
+    waiting_writer_ = *current_;
+    read_floor_ = always;
+  }
+  scheduler_->block(*this, side);
+}
+
+inline bool Channel::retry(Side side) const {
+  if (*current_ == nullptr) return false;
+  scheduler_->poll(*this, side);
+  return side == Side::read ? fill() != 0 : fill() < depth_;
+}
+
+inline void Channel::claim(Process *&owner, Side side) {
+  Process *me = *current_;
+  if (owner != nullptr && !same_user(owner, me)) {
+    throw std::runtime_error("stream " + key_ + " has two " +
+                             (side == Side::read ? "readers: " : "writers: ") + owner->path +
+                             " and " + me->path);
+  }
+  owner = me;
+}
+
+}  // namespace t2f::sim
+
+#endif

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Activations: GELU (erf and tanh forms) and tanh by table, ReLU inside the requantisation.
+
+Input and output of a table have 14 fraction bits; the table is global, one for every layer.
+What feeds a linear layer next is quantised per row with a power-of-two exponent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, fx
+
+from torch2fpga.design import Design, Estimate, Layout, Stage
+from torch2fpga.lower.registry import Operator, operator, takes
+from torch2fpga.passes.values import Refused, RowValue
+from torch2fpga.simulate import tables
+from torch2fpga.simulate.fixed import round_shift
+
+aten = torch.ops.aten
+
+
+def activation(x: Tensor, kind: str) -> Tensor:
+    """``kind`` is gelu, gelu_tanh, tanh or relu, elementwise on (batch, seq, channels)."""
+    if kind == "gelu":
+        return torch.nn.functional.gelu(x)
+    if kind == "gelu_tanh":
+        return torch.nn.functional.gelu(x, approximate="tanh")
+    return torch.tanh(x) if kind == "tanh" else torch.relu(x)
+
+
+def _emit(ctx: Any, node: fx.Node, x: Any, kind: str) -> RowValue:
+    if not isinstance(x, RowValue):
+        raise Refused(f"{kind} of something that is not the model's data")
+    return RowValue(
+        ctx.emit(node, activation, [x.node], {"kind": kind}), x.dims, x.batch, x.seq, x.channels
+    )
+
+
+@takes(aten.gelu.default)
+def _gelu(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
+    form = kwargs.get("approximate", args[1] if len(args) > 1 else "none")
+    return _emit(ctx, node, args[0], "gelu_tanh" if form == "tanh" else "gelu")
+
+
+@takes(aten.relu.default)
+def _relu(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
+    return _emit(ctx, node, args[0], "relu")
+
+
+@takes(aten.tanh.default)
+def _tanh(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
+    return _emit(ctx, node, args[0], "tanh")
+
+
+def _quantise(q: Any, node: fx.Node) -> None:
+    channels = q.channels(node)
+    scale = torch.full((channels,), 2.0**-tables.FRACTION_BITS, dtype=torch.float64)
+    node.meta["affine"] = (scale, torch.zeros(channels, dtype=torch.float64))
+    node.meta["data"] = {}
+
+
+def _lower(b: Any, nodes: Sequence[fx.Node]) -> str:
+    node = nodes[0]
+    x = b.demand(node.args[0], "act")
+    layout, name = b.layout(node), b.name(node)
+    out = b.raw(f"{name}_value", layout, node)
+    stage = ActivationStage(
+        **b.common(node, name, (x,), (out,)), layout=layout, kind=node.kwargs["kind"]
+    )
+    b.add(stage, [{} for _ in nodes])
+    return out
+
+
+operator(Operator("activation", activation, ("act",), "raw", _quantise, _lower))
+
+
+@dataclass(frozen=True)
+class ActivationStage(Stage):
+    """A table function, one token a cycle."""
+
+    layout: Layout = Layout(1, 1)
+    kind: str = "gelu"
+
+    template: ClassVar[str] = "activation"
+    header: ClassVar[str] = "elementwise.hpp"
+
+    def config(self, design: Design) -> dict[str, Any]:
+        s, blocks = design.shape, self.layout.blocks(design.shape.lanes)
+        rows = s.max_batch * (1 if self.one_row else s.max_seq)
+        return {
+            "blocks": blocks,
+            "max_tokens": self.steps * rows * blocks,
+            "function": f"t2f::{self.kind}",
+        }
+
+    def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
+        assert inputs[0] is not None
+        return [table_function(inputs[0], self.kind)]
+
+    def cost(self, design: Design) -> Estimate:
+        s = design.shape
+        rows = s.max_batch * (1 if self.one_row else s.max_seq)
+        return Estimate(
+            dsp=s.lanes,
+            lut=s.lanes * (2 * 34 + 42),
+            ff=s.lanes * 128,
+            bram18=s.lanes * 2,
+            cycles=self.steps * rows * self.layout.blocks(s.lanes),
+        )
+
+
+def table_function(x: Tensor, kind: str) -> Tensor:
+    """Piecewise linear ``kind`` on integers with 14 fraction bits (``t2f::table_function``)."""
+    x = x.to(torch.int32)
+    limit = 8 << tables.FRACTION_BITS
+    nodes = torch.tensor(tables.activation_table(kind), dtype=torch.int32)
+    at = (x + limit).clamp(0, 2 * limit - 1)
+    index, fraction = at >> 8, at & 255
+    low = nodes[index]
+    y = low + round_shift((nodes[index + 1] - low) * fraction, 8)
+    left, right = tables.TAILS[kind]
+    scale = 2**tables.FRACTION_BITS
+    y = torch.where(x < -limit, round(left * scale), y)
+    return torch.where(x >= limit, x if right is None else round(right * scale), y).to(torch.int32)

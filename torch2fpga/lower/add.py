@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sums: the residual add, and sums that fold into something else (positions, masks, bias)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, fx
+
+from torch2fpga.design import Design, Estimate, Layout, Stage
+from torch2fpga.lower.attention import mask_scores
+from torch2fpga.lower.embedding import add_positions, merge_embeds
+from torch2fpga.lower.registry import Operator, operator, takes
+from torch2fpga.passes.values import Const, Refused, RowValue, Scores
+from torch2fpga.simulate.fixed import saturate
+
+aten = torch.ops.aten
+
+
+def add(a: Tensor, b: Tensor) -> Tensor:
+    """a + b on (batch, seq, channels)."""
+    return a + b
+
+
+@takes(aten.add.Tensor)
+def _take(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    if kwargs.get("alpha", 1) != 1:
+        raise Refused("add with alpha other than 1")
+    a, b = args
+    if isinstance(b, Scores) or (isinstance(a, Const) and isinstance(b, RowValue)):
+        a, b = b, a
+    if isinstance(a, Scores):
+        return mask_scores(a, b)
+    if isinstance(a, RowValue) and isinstance(b, Const):
+        return add_positions(ctx, node, a, b)
+    if not isinstance(a, RowValue) or not isinstance(b, RowValue):
+        raise Refused("adds something that is not the model's data")
+    same_rows = a.dims[:-1] == b.dims[:-1] and (a.batch, a.seq) == (b.batch, b.seq)
+    if not (a.channels_last() and b.channels_last() and same_rows and a.width == b.width):
+        raise Refused(f"adds {a.shape} and {b.shape}, whose rows or channels are arranged differently")
+    merged = merge_embeds(ctx, node, a, b)
+    if merged is not None:
+        return merged
+    return RowValue(ctx.emit(node, add, [a.node, b.node]), a.dims, a.batch, a.seq, a.channels)
+
+
+def _quantise(q: Any, node: fx.Node) -> None:
+    node.meta["data"] = {}
+
+
+def _lower(b: Any, nodes: Sequence[fx.Node]) -> str:
+    node = nodes[0]
+    x, y = (b.demand(a, "wide") for a in node.args)
+    layout, name = b.layout(node), b.name(node)
+    out = b.wide(f"{name}_sum", layout, node)
+    stage = AddStage(
+        **b.common(node, name, (x, y), (out,)),
+        layout=layout,
+        element=b.element(out),
+        bits=node.meta["formats"]["wide"].bits,
+    )
+    b.add(stage, [{} for _ in nodes])
+    return out
+
+
+operator(Operator("add", add, ("wide", "wide"), "wide", _quantise, _lower))
+
+
+@dataclass(frozen=True)
+class AddStage(Stage):
+    """saturate(a + b), one format for all three; one token a cycle."""
+
+    layout: Layout = Layout(1, 1)
+    element: str = "int16"
+    bits: int = 16
+
+    template: ClassVar[str] = "add"
+    header: ClassVar[str] = "elementwise.hpp"
+
+    def config(self, design: Design) -> dict[str, Any]:
+        s, blocks = design.shape, self.layout.blocks(design.shape.lanes)
+        rows = s.max_batch * (1 if self.one_row else s.max_seq)
+        return {
+            "value_t": f"{self.element}_t",
+            "bits": self.bits,
+            "blocks": blocks,
+            "max_tokens": self.steps * rows * blocks,
+        }
+
+    def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
+        assert inputs[0] is not None and inputs[1] is not None
+        return [saturate(inputs[0].to(torch.int32) + inputs[1], self.bits)]
+
+    def cost(self, design: Design) -> Estimate:
+        s = design.shape
+        rows = s.max_batch * (1 if self.one_row else s.max_seq)
+        return Estimate(
+            lut=s.lanes * 60,
+            ff=s.lanes * 96,
+            cycles=self.steps * rows * self.layout.blocks(s.lanes),
+        )

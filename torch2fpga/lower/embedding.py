@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Embedding tables: rows by token id, rows by position, and their sum.
+
+Tables are int16 with one scale for all tables of a sum and lie in HBM; rows are gathered there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, fx
+
+from torch2fpga.design import Design, Estimate, Layout, Stage, ceil_div
+from torch2fpga.lower.registry import Operator, operator, takes
+from torch2fpga.passes.values import Axis, Const, HostValue, Refused, RowValue
+
+aten = torch.ops.aten
+
+
+def embed(ids: Sequence[Tensor], tables: Sequence[Tensor], positions: Tensor | None, seq: int) -> Tensor:
+    """Sum of rows: ``tables[i][ids[i]]`` (ids (batch, seq)) plus ``positions[:seq]`` (rows, channels).
+
+    With no ids at all the result has batch 1.
+    """
+    total: Tensor | None = None
+    for index, table in zip(ids, tables, strict=True):
+        rows = torch.nn.functional.embedding(index, table)
+        total = rows if total is None else total + rows
+    if positions is not None:
+        rows = positions[: ids[0].shape[1] if ids else seq]
+        total = rows[None] if total is None else total + rows
+    assert total is not None
+    return total
+
+
+@takes(aten.embedding.default)
+def _take(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
+    table, ids = args[0], args[1]
+    if not isinstance(table, Const):
+        raise Refused("the table of an embedding must be a parameter")
+    if not isinstance(ids, HostValue) or ids.node.op != "placeholder":
+        raise Refused(
+            "embedding of ids that are computed in the model",
+            "only ids that are inputs, or constants such as positions, are supported",
+        )
+    batch, seq = ctx.rows(*ids.shape)
+    source = [ctx.input(ids.node)]
+    tables = [ctx.constant(table.value, table.name)]
+    out = ctx.emit(node, embed, [source, tables, None, seq.size])
+    channel = Axis(table.value.shape[1])
+    dims = tuple((a,) if a.size != 1 else () for a in (batch, seq))
+    return RowValue(out, (*dims, (channel,)), batch, seq, (channel,))
+
+
+def add_positions(ctx: Any, node: fx.Node, x: RowValue, rows: Const) -> RowValue:
+    """``x`` plus a constant that has one row a position (or the same row for all)."""
+    value = rows.value
+    while value.dim() > 2 and bool((value == value[:1]).all()):
+        value = value[0]  # the same for every sequence
+    if value.dim() == 1:
+        value = value[None].expand(x.seq.size, -1)
+    seq_last = len(x.dims) < 2 or x.dims[-2] == ((x.seq,) if x.seq.size != 1 else ())
+    if value.dim() != 2 or value.shape[1] != x.width or not x.channels_last() or not seq_last:
+        raise Refused(f"adds a constant of shape {tuple(rows.value.shape)} to {x.shape}")
+    if value.shape[0] == 1:
+        value = value.expand(x.seq.size, -1)
+    if value.shape[0] != x.seq.size:
+        raise Refused(f"adds {value.shape[0]} constant rows to {x.seq.size} tokens")
+    target = x.node
+    folds = target.target is embed and len(target.users) == 0
+    if folds and target.args[2] is not None:
+        value = ctx.tensor(target.args[2]) + value
+    table = ctx.constant(value.contiguous(), rows.name or f"{node.name}_rows")
+    if folds:
+        return RowValue(
+            ctx.emit(node, embed, [*target.args[:2], table, x.seq.size]), x.dims, x.batch, x.seq, x.channels
+        )
+    from torch2fpga.lower.add import add
+
+    constant = ctx.emit(node, embed, [[], [], table, x.seq.size])
+    return RowValue(ctx.emit(node, add, [x.node, constant]), x.dims, x.batch, x.seq, x.channels)
+
+
+def merge_embeds(ctx: Any, node: fx.Node, a: RowValue, b: RowValue) -> RowValue | None:
+    """The sum of two embeddings as one, or None where that is not what they are."""
+    x, y = a.node, b.node
+    if x.target is not embed or y.target is not embed or x.users or y.users or x is y:
+        return None
+    if (x.args[2] is not None and y.args[2] is not None) or len(x.args[0]) + len(y.args[0]) > 2:
+        return None
+    args = [
+        [*x.args[0], *y.args[0]],
+        [*x.args[1], *y.args[1]],
+        x.args[2] if x.args[2] is not None else y.args[2],
+        x.args[3],
+    ]
+    return RowValue(ctx.emit(node, embed, args), a.dims, a.batch, a.seq, a.channels)
+
+
+def _quantise(q: Any, node: fx.Node) -> None:
+    tables = [q.parameter(t) for t in node.args[1]]
+    if node.args[2] is not None:
+        tables.append(q.parameter(node.args[2]))
+    largest = max(float(t.abs().max()) for t in tables)
+    scale = max(largest, 1e-30) / 32767
+    channels = tables[0].shape[1]
+    node.meta["affine"] = (
+        torch.full((channels,), scale, dtype=torch.float64),
+        torch.zeros(channels, dtype=torch.float64),
+    )
+    node.meta["data"] = {
+        f"table{i}": torch.floor(t.float() / scale + 0.5).to(torch.int16) for i, t in enumerate(tables)
+    }
+
+
+def _lower(b: Any, nodes: Sequence[fx.Node]) -> str:
+    node = nodes[0]
+    layout, name = b.layout(node), b.name(node)
+    sources: list[str] = []
+    for i, ids in enumerate(node.args[0]):
+        rows = b.words(f"{name}_rows{i}")
+        b.table_port(f"{name}_table{i}", node.args[1][i], rows, layout, b.ids(ids))
+        sources.append(rows)
+    if node.args[2] is not None:
+        rows = b.words(f"{name}_rows{len(sources)}")
+        b.table_port(f"{name}_table{len(sources)}", node.args[2], rows, layout, None)
+        sources.append(rows)
+    out = b.raw(f"{name}_sum", layout, node)
+    ids_names = tuple(str(i.target) for i in node.args[0])
+    stage = EmbedStage(
+        **b.common(node, name, tuple(sources), (out,)),
+        layout=layout,
+        ids=ids_names,
+        positions=node.args[2] is not None,
+    )
+    b.add(stage, [n.meta["data"] for n in nodes])
+    return out
+
+
+operator(Operator("embedding", embed, (), "raw", _quantise, _lower))
+
+
+@dataclass(frozen=True)
+class EmbedStage(Stage):
+    """Sum of table rows (int16) as int32. Cycles per row: row_words * tables + blocks."""
+
+    layout: Layout = Layout(1, 1)
+    ids: tuple[str, ...] = ()
+    positions: bool = False
+
+    template: ClassVar[str] = "embed_sum"
+    header: ClassVar[str] = "embed.hpp"
+    hold: ClassVar[str] = "tile"
+
+    def config(self, design: Design) -> dict[str, Any]:
+        lanes = design.shape.lanes
+        return {"blocks": self.layout.blocks(lanes), "row_words": row_words(self.layout, lanes)}
+
+    def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
+        """Inputs: ids (batch, seq) one a table; the last input has the (batch, seq) shape."""
+        *ids, shape_like = inputs
+        assert shape_like is not None
+        batch, seq = shape_like.shape[:2]
+        total = torch.zeros(batch, seq, self.layout.channels, dtype=torch.int32)
+        for i, index in enumerate(ids):
+            assert index is not None
+            total += data[f"table{i}"][index.long()]
+        if self.positions:
+            total += data[f"table{len(ids)}"][:seq]
+        return [total]
+
+    def cost(self, design: Design) -> Estimate:
+        s = design.shape
+        words, tables = row_words(self.layout, s.lanes), len(self.inputs)
+        rows = s.max_batch * s.max_seq
+        return Estimate(
+            lut=s.lanes * 34 * tables,
+            ff=s.lanes * 64,
+            bram18=tables * 15 * ceil_div(s.tile * words, 512),
+            cycles=rows * (words * tables + self.layout.blocks(s.lanes)),
+        )
+
+
+def row_words(layout: Layout, lanes: int) -> int:
+    """64-byte words of one table row (int16 elements)."""
+    return ceil_div(layout.blocks(lanes) * lanes * 2, 64)
+
+
+def table_image(table: Tensor, layout: Layout, lanes: int) -> bytes:
+    """A table (rows, channels) int16 with every row filled up to whole words."""
+    from torch2fpga.lower.linear import pad_channels
+
+    padded = pad_channels(table, layout, lanes, 1)
+    width = row_words(layout, lanes) * 32
+    out = torch.zeros(padded.shape[0], width, dtype=torch.int16)
+    out[:, : padded.shape[1]] = padded
+    return bytes(out.numpy().tobytes())

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stages that only move tokens: forks, the ends of the layer loop, kernel crossings, packing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from torch2fpga.design import ELEMENTS, Design, Estimate, Layout, Stage, Stream, ceil_div
+
+
+def tokens_per_launch(stream: Stream, design: Design, uses: int) -> int:
+    """Tokens that pass at the compiled maximum."""
+    s = design.shape
+    rows = s.max_batch * (1 if stream.one_row else s.max_seq)
+    return uses * rows * stream.tokens_per_row(s)
+
+
+@dataclass(frozen=True)
+class FlowStage(Stage):
+    """Common part: which kind of stream passes (``like``), with its token type and count."""
+
+    like: Stream = Stream("", "rows")
+
+    header: ClassVar[str] = "flow.hpp"
+    #: how often the stream's rows pass per launch: every step, or once
+    per_step: ClassVar[bool] = True
+
+    def config(self, design: Design) -> dict[str, Any]:
+        uses = self.steps if self.per_step else 1
+        return {
+            "token_t": self.like.cpp_type(design.shape.lanes),
+            "blocks": self.like.tokens_per_row(design.shape),
+            "max_tokens": tokens_per_launch(self.like, design, uses),
+        }
+
+    def cost(self, design: Design) -> Estimate:
+        tokens = tokens_per_launch(self.like, design, self.steps)
+        return Estimate(lut=60, ff=self.like.token_bytes(design.shape.lanes) * 8, cycles=tokens)
+
+
+@dataclass(frozen=True)
+class ForkStage(FlowStage):
+    """Every token to two or three outputs."""
+
+    template: ClassVar[str] = "fork"
+
+    def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
+        assert inputs[0] is not None
+        return [inputs[0]] * len(self.outputs)
+
+
+@dataclass(frozen=True)
+class RelayStage(FlowStage):
+    """The near end of a stream between two kernels. ``uses``: times its rows pass per launch."""
+
+    uses: int = 1
+
+    template: ClassVar[str] = "relay"
+
+    def config(self, design: Design) -> dict[str, Any]:
+        base = super().config(design)
+        return {**base, "uses": self.uses, "max_tokens": tokens_per_launch(self.like, design, self.uses)}
+
+    def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
+        assert inputs[0] is not None
+        return [inputs[0]]
+
+
+@dataclass(frozen=True)
+class LoopEnterStage(FlowStage):
+    """Step 0 takes the first input, later steps what came back (second input)."""
+
+    template: ClassVar[str] = "loop_enter"
+    per_step: ClassVar[bool] = False
+
+    def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
+        value = inputs[1] if inputs[1] is not None else inputs[0]
+        assert value is not None
+        return [value]
+
+
+@dataclass(frozen=True)
+class LoopExitStage(FlowStage):
+    """Every step but the last goes back, the last goes on; ``mode`` is both, back or last."""
+
+    mode: str = "both"
+
+    per_step: ClassVar[bool] = False
+
+    @property
+    def template(self) -> str:  # type: ignore[override]
+        return {"both": "loop_exit", "back": "loop_back", "last": "loop_last"}[self.mode]
+
+    def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
+        assert inputs[0] is not None
+        return [inputs[0]] * len(self.outputs)
+
+
+@dataclass(frozen=True)
+class UnpackStage(Stage):
+    """Memory words to vectors (model inputs, masks)."""
+
+    layout: Layout = Layout(1, 1)
+    element: str = "int8"
+    mask: bool = False
+
+    template: ClassVar[str] = "unpack"
+    header: ClassVar[str] = "memory.hpp"
+
+    def config(self, design: Design) -> dict[str, Any]:
+        return word_config(self.layout, self.element, design, self.mask)
+
+    def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
+        assert inputs[0] is not None
+        return [inputs[0]]
+
+    def cost(self, design: Design) -> Estimate:
+        return Estimate(lut=600, ff=1100)
+
+
+@dataclass(frozen=True)
+class PackStage(Stage):
+    """Vectors to memory words (model outputs)."""
+
+    layout: Layout = Layout(1, 1)
+    element: str = "int16"
+
+    template: ClassVar[str] = "pack"
+    header: ClassVar[str] = "memory.hpp"
+
+    def config(self, design: Design) -> dict[str, Any]:
+        return word_config(self.layout, self.element, design, False)
+
+    def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
+        assert inputs[0] is not None
+        return [inputs[0]]
+
+    def cost(self, design: Design) -> Estimate:
+        return Estimate(lut=600, ff=1100)
+
+
+def word_config(layout: Layout, element: str, design: Design, mask: bool) -> dict[str, Any]:
+    """Configuration shared by unpack, pack and the ports at their other side."""
+    s, size = design.shape, ELEMENTS[element][1]
+    per_word = 64 // (size * s.lanes)
+    blocks = 1 if mask else layout.blocks(s.lanes)
+    rows = s.max_batch * (ceil_div(s.max_seq, s.lanes) if mask else s.max_seq)
+    return {
+        "value_t": f"{element}_t",
+        "value_bytes": size,
+        "blocks": blocks,
+        "vectors_per_word": per_word,
+        "rows_per_vector": s.lanes if mask else 1,
+        "max_vectors": ceil_div(rows * blocks, per_word) * per_word,
+        "max_words": ceil_div(rows * blocks, per_word),
+    }

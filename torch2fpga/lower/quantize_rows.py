@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dynamic quantisation: every row gets the smallest power-of-two exponent that fits int8."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from torch2fpga.design import Design, Estimate, Layout, Stage, ceil_div
+from torch2fpga.simulate.fixed import round_shift, row_exponent, saturate
+
+
+@dataclass(frozen=True)
+class QuantizeRowsStage(Stage):
+    """int32 rows to int8 rows and one exponent a row. Cycles per tile: 2 * blocks * tile."""
+
+    layout: Layout = Layout(1, 1)
+
+    template: ClassVar[str] = "quantize_rows"
+    header: ClassVar[str] = "quantize_rows.hpp"
+    hold: ClassVar[str] = "tile"
+
+    def config(self, design: Design) -> dict[str, Any]:
+        return {"blocks": self.layout.blocks(design.shape.lanes)}
+
+    def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
+        assert inputs[0] is not None
+        x = inputs[0].to(torch.int64)
+        exponent = row_exponent(x.abs().amax(-1))
+        y = saturate(round_shift(x, exponent[..., None]), 8)
+        return [y.to(torch.int32), exponent.to(torch.int32)]
+
+    def cost(self, design: Design) -> Estimate:
+        s = design.shape
+        blocks = self.layout.blocks(s.lanes)
+        rows = s.max_batch * (1 if self.one_row else s.max_seq)
+        return Estimate(
+            lut=s.lanes * (45 + 90 + 34),
+            ff=s.lanes * 96,
+            bram18=ceil_div(s.lanes * 32, 36) * ceil_div(blocks * s.tile, 512),
+            cycles=self.steps * rows * blocks * 2,
+        )

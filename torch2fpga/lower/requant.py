@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requantisation: the one stage in which a number leaves one format for another.
+
+y = saturate(round((x * M[c] + B[c] * 2^bs) / 2^s)), multipliers below 2^17, one rounding.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from torch2fpga.design import Design, Estimate, Layout, Stage, ceil_div
+from torch2fpga.errors import CompileError
+from torch2fpga.lower.linear import pad_channels
+from torch2fpga.simulate.fixed import round_shift, saturate
+
+MULTIPLIER_BITS = 17
+MAX_SHIFT = 46
+
+
+@dataclass(frozen=True)
+class Multiplier:
+    """Integer form of ``x * ratio + offset``: (x * m + b * 2^bias_shift) / 2^shift."""
+
+    m: Tensor
+    b: Tensor
+    shift: int
+    bias_shift: int
+
+    def data(self) -> dict[str, Any]:
+        """As step data of a requant stage."""
+        return {"m": self.m, "b": self.b, "shift": self.shift, "bias_shift": self.bias_shift}
+
+
+def multiplier(ratio: Tensor, offset: Tensor, where: str) -> Multiplier:
+    """Largest shift with which every multiplier stays below 2^17.
+
+    Args:
+        ratio: (channels,) real factor from input units to output units.
+        offset: (channels,) in output units.
+        where: module path for the error text.
+    Raises:
+        CompileError: if the factors are too large to express.
+    """
+    largest = float(ratio.abs().max())
+    shift = MAX_SHIFT
+    if largest > 0:
+        shift = min(MAX_SHIFT, MULTIPLIER_BITS - 1 - math.floor(math.log2(largest)))
+        if largest * 2.0**shift >= 2**MULTIPLIER_BITS - 0.5:
+            shift -= 1
+    if shift < 0 or not math.isfinite(largest):
+        raise CompileError(f"{where}: a scale factor of {largest:g} does not fit {MULTIPLIER_BITS} bits")
+    m = torch.floor(ratio * 2.0**shift + 0.5).to(torch.int64)
+    top = float(offset.abs().max())
+    bias_shift = 0
+    while top * 2.0 ** (shift - bias_shift) >= 2**30:
+        bias_shift += 1
+    if bias_shift > shift:
+        raise CompileError(f"{where}: a bias of {top:g} output units does not fit")
+    b = torch.floor(offset * 2.0 ** (shift - bias_shift) + 0.5).to(torch.int64)
+    return Multiplier(m, b, shift, bias_shift)
+
+
+@dataclass(frozen=True)
+class RequantStage(Stage):
+    """``x`` to a format of ``bits`` bits; one token a cycle.
+
+    With ``scaled`` the rows carry a power-of-two exponent each (second input).
+    """
+
+    layout: Layout = Layout(1, 1)
+    in_element: str = "int32"
+    out_element: str = "int8"
+    bits: int = 8
+    relu: bool = False
+    scaled: bool = False
+
+    header: ClassVar[str] = "requant.hpp"
+
+    @property
+    def template(self) -> str:  # type: ignore[override]
+        return "requant_scaled" if self.scaled else "requant"
+
+    def config(self, design: Design) -> dict[str, Any]:
+        return {
+            "in_t": f"{self.in_element}_t",
+            "out_t": f"{self.out_element}_t",
+            "blocks": self.layout.blocks(design.shape.lanes),
+            "out_bits": self.bits,
+            "relu": self.relu,
+        }
+
+    def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
+        x = inputs[0]
+        assert x is not None
+        value = x.to(torch.int64) * data["m"]
+        if self.scaled:
+            exponent = inputs[1]
+            assert exponent is not None
+            value = value << exponent.to(torch.int64)[..., None]
+        value += data["b"] << data["bias_shift"]
+        value = saturate(round_shift(value, data["shift"]), self.bits)
+        if self.relu:
+            value = value.clamp(min=0)
+        return [value.to(torch.int32)]
+
+    def parameter_words(self, data: Mapping[str, Any], design: Design) -> bytes:
+        lanes = design.shape.lanes
+        out = struct.pack("<16i", data["shift"], data["bias_shift"], *([0] * 14))
+        rows = []
+        for key in ("m", "b"):
+            padded = pad_channels(data[key].to(torch.int32), self.layout, lanes, 0)
+            words = torch.zeros(padded.numel() // lanes, 16, dtype=torch.int32)
+            words[:, :lanes] = padded.reshape(-1, lanes)
+            rows.append(words)
+        return out + bytes(torch.stack(rows, dim=1).contiguous().numpy().tobytes())
+
+    def cost(self, design: Design) -> Estimate:
+        s = design.shape
+        blocks = self.layout.blocks(s.lanes)
+        rows = s.max_batch * (1 if self.one_row else s.max_seq)
+        return Estimate(
+            dsp=2 * s.lanes,
+            lut=s.lanes * (34 + 60 + (90 if self.scaled else 0)),
+            ff=s.lanes * 192,
+            bram18=2 * ceil_div(s.lanes * 32, 36) * ceil_div(blocks, 512),
+            cycles=self.steps * rows * blocks,
+        )

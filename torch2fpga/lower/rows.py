@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Data movement that needs a stage: one row of a sequence, channel slices, joined channels."""
+
+from __future__ import annotations
+
+import operator as python_operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, fx
+
+from torch2fpga.design import ELEMENTS, Design, Estimate, Layout, Stage, ceil_div
+from torch2fpga.lower.registry import Operator, operator, takes
+from torch2fpga.passes.values import Poison, Refused, RowValue, contiguous_channels
+
+aten = torch.ops.aten
+
+
+def select_row(x: Tensor, row: int) -> Tensor:
+    """Row ``row`` of every sequence: (batch, seq, channels) to (batch, 1, channels)."""
+    return x[:, row : row + 1]
+
+
+def slice_channels(x: Tensor, start: int, size: int) -> Tensor:
+    """Channels [start, start + size)."""
+    return x[..., start : start + size]
+
+
+def concat_channels(a: Tensor, b: Tensor) -> Tensor:
+    """Channels of a, then channels of b."""
+    return torch.cat((a, b), dim=-1)
+
+
+@takes(aten.select.int)
+def _select(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
+    x, dim, index = args
+    if not isinstance(x, RowValue):
+        raise Refused("selects from something that is not the model's data")
+    dim %= len(x.dims)
+    axes = x.dims[dim]
+    index %= max(x.shape[dim], 1)
+    rest = (*x.dims[:dim], *x.dims[dim + 1 :])
+    if axes == (x.seq,):
+        return _row(ctx, node, x, index, rest)
+    if not axes:
+        return replace(x, dims=rest)
+    if axes == x.channels[:1] and len(x.channels) > 1:
+        size = x.width // axes[0].size
+        out = ctx.emit(node, slice_channels, [x.node, index * size, size])
+        return replace(x, node=out, dims=rest, channels=x.channels[1:])
+    raise Refused(f"selects along dimension {dim} of {x.shape}, which is neither tokens nor heads")
+
+
+def _row(ctx: Any, node: fx.Node, x: RowValue, index: int, rest: Any) -> RowValue:
+    out = ctx.emit(node, select_row, [x.node, index])
+    return RowValue(out, rest, x.batch, ctx.single_row, x.channels)
+
+
+@takes(aten.slice.Tensor)
+def _slice(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
+    x = args[0]
+    if not isinstance(x, RowValue):
+        raise Refused("slices something that is not the model's data")
+    dim, start = (args[1] if len(args) > 1 else 0) % len(x.dims), args[2] if len(args) > 2 else 0
+    size, step = node.meta["val"].shape[dim], args[4] if len(args) > 4 else 1
+    start = (start or 0) if (start or 0) >= 0 else start + x.shape[dim]
+    if size == x.shape[dim]:
+        return x
+    if step == 1 and dim == len(x.dims) - 1 and x.channels_last():
+        return contiguous_channels(ctx.emit(node, slice_channels, [x.node, start, size]), x, size)
+    if x.dims[dim] == (x.seq,) and size == 1:
+        return _row(ctx, node, x, start, (*x.dims[:dim], (), *x.dims[dim + 1 :]))
+    raise Refused(f"slices dimension {dim} of {x.shape}; only channels, or one token, can be sliced")
+
+
+@takes(aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default)
+def _split(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    x, dim = args[0], (args[2] if len(args) > 2 else kwargs.get("dim", 0))
+    if not isinstance(x, RowValue) or dim % len(x.dims) != len(x.dims) - 1 or not x.channels_last():
+        raise Refused("splits something other than channels")
+    parts, start = [], 0
+    for value in node.meta["val"]:
+        size = value.shape[-1]
+        parts.append(contiguous_channels(ctx.emit(node, slice_channels, [x.node, start, size]), x, size))
+        start += size
+    return tuple(parts)
+
+
+@takes(python_operator.getitem)
+def _getitem(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    return Poison() if isinstance(args[0], Poison) else args[0][args[1]]
+
+
+@takes(aten.cat.default)
+def _cat(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
+    parts, dim = args[0], args[1] if len(args) > 1 else 0
+    if not all(isinstance(p, RowValue) and p.channels_last() for p in parts):
+        raise Refused("joins something that is not the model's data")
+    first = parts[0]
+    same = all(p.dims[:-1] == first.dims[:-1] and p.seq == first.seq for p in parts)
+    if dim % len(first.dims) != len(first.dims) - 1 or not same:
+        raise Refused("joins along tokens or batch; only channels can be joined")
+    result = first
+    for part in parts[1:]:
+        out = ctx.emit(node, concat_channels, [result.node, part.node])
+        result = contiguous_channels(out, result, result.width + part.width)
+    return result
+
+
+def _quantise(q: Any, node: fx.Node) -> None:
+    node.meta["data"] = {}
+
+
+def _lower_row(b: Any, nodes: Sequence[fx.Node]) -> str:
+    node = nodes[0]
+    x = b.demand(node.args[0], "wide")
+    layout, name = b.layout(node), b.name(node)
+    out = b.wide(f"{name}_row", layout, node)
+    common = b.common(node, name, (x,), (out,))
+    common["one_row"] = False  # it reads all rows
+    stage = SelectRowStage(**common, layout=layout, element=b.element(x), row=node.args[1])
+    b.add(stage, [{} for _ in nodes])
+    return out
+
+
+def _lower_slice(b: Any, nodes: Sequence[fx.Node]) -> str:
+    node = nodes[0]
+    x = b.demand(node.args[0], "wide")
+    layout, name = b.layout(node), b.name(node)
+    out = b.wide(f"{name}_slice", layout, node)
+    stage = SliceStage(
+        **b.common(node, name, (x,), (out,)),
+        layout_in=b.layout(node.args[0]),
+        layout=layout,
+        element=b.element(x),
+        start=node.args[1],
+    )
+    b.add(stage, [{} for _ in nodes])
+    return out
+
+
+def _lower_concat(b: Any, nodes: Sequence[fx.Node]) -> str:
+    node = nodes[0]
+    x, y = (b.demand(a, "wide") for a in node.args)
+    name = b.name(node)
+    out = b.wide(f"{name}_join", b.layout(node), node)
+    stage = ConcatStage(
+        **b.common(node, name, (x, y), (out,)),
+        layout_a=b.layout(node.args[0]),
+        layout_b=b.layout(node.args[1]),
+        element=b.element(x),
+    )
+    b.add(stage, [{} for _ in nodes])
+    return out
+
+
+operator(Operator("select_row", select_row, ("wide",), "wide", _quantise, _lower_row))
+operator(Operator("slice_channels", slice_channels, ("wide",), "wide", _quantise, _lower_slice))
+operator(Operator("concat_channels", concat_channels, ("wide", "wide"), "wide", _quantise, _lower_concat))
+
+
+@dataclass(frozen=True)
+class SelectRowStage(Stage):
+    """One row of every sequence; one token a cycle."""
+
+    layout: Layout = Layout(1, 1)
+    element: str = "int16"
+    row: int = 0
+
+    template: ClassVar[str] = "select_row"
+    header: ClassVar[str] = "flow.hpp"
+    hold: ClassVar[str] = "seq"
+
+    def config(self, design: Design) -> dict[str, Any]:
+        return {
+            "token_t": f"t2f::vec<{ELEMENTS[self.element][0]}, {design.shape.lanes}>",
+            "blocks": self.layout.blocks(design.shape.lanes),
+            "row": self.row,
+        }
+
+    def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
+        assert inputs[0] is not None
+        return [inputs[0][:, self.row : self.row + 1]]
+
+    def cost(self, design: Design) -> Estimate:
+        return Estimate(lut=100, ff=design.shape.lanes * 32)
+
+
+@dataclass(frozen=True)
+class SliceStage(Stage):
+    """Channels [start, start + size). Cycles per tile: (in_blocks + 1 + out_blocks) * tile."""
+
+    layout_in: Layout = Layout(1, 1)
+    layout: Layout = Layout(1, 1)
+    element: str = "int16"
+    start: int = 0
+
+    template: ClassVar[str] = "slice_channels"
+    header: ClassVar[str] = "flow.hpp"
+    hold: ClassVar[str] = "tile"
+
+    def config(self, design: Design) -> dict[str, Any]:
+        lanes = design.shape.lanes
+        return {
+            "value_t": f"{self.element}_t",
+            "in_blocks": self.layout_in.blocks(lanes),
+            "out_blocks": self.layout.blocks(lanes),
+            "start": self.start,
+            "size": self.layout.channels,
+        }
+
+    def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
+        assert inputs[0] is not None
+        return [inputs[0][..., self.start : self.start + self.layout.channels]]
+
+    def cost(self, design: Design) -> Estimate:
+        s = design.shape
+        depth = (self.layout_in.blocks(s.lanes) + 1) * s.tile
+        return Estimate(lut=s.lanes * 40, bram18=ceil_div(s.lanes * 32, 36) * ceil_div(depth, 512))
+
+
+@dataclass(frozen=True)
+class ConcatStage(Stage):
+    """Channels of a, then of b. Cycles per tile: (a + b + 1 + out blocks) * tile."""
+
+    layout_a: Layout = Layout(1, 1)
+    layout_b: Layout = Layout(1, 1)
+    element: str = "int16"
+
+    template: ClassVar[str] = "concat_channels"
+    header: ClassVar[str] = "flow.hpp"
+    hold: ClassVar[str] = "tile"
+
+    def config(self, design: Design) -> dict[str, Any]:
+        lanes = design.shape.lanes
+        a, b = self.layout_a, self.layout_b
+        return {
+            "value_t": f"{self.element}_t",
+            "a_blocks": a.blocks(lanes),
+            "b_blocks": b.blocks(lanes),
+            "a_channels": a.channels,
+            "b_channels": b.channels,
+            "out_blocks": ceil_div(a.channels + b.channels, lanes),
+        }
+
+    def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
+        assert inputs[0] is not None and inputs[1] is not None
+        return [torch.cat((inputs[0], inputs[1]), dim=-1)]
+
+    def cost(self, design: Design) -> Estimate:
+        s = design.shape
+        depth = (self.layout_a.blocks(s.lanes) + self.layout_b.blocks(s.lanes) + 1) * s.tile
+        return Estimate(lut=s.lanes * 60, bram18=ceil_div(s.lanes * 32, 36) * ceil_div(depth, 512))
+
+

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run the canonical graph in float on calibration inputs and keep what quantisation needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+#: rows of each node that are kept to search smoothing exponents on
+SAMPLE_ROWS = 384
+
+
+@dataclass
+class Statistics:
+    """What calibration saw of one node.
+
+    Attributes:
+        largest: (channels,) largest magnitude.
+        rows: up to ``SAMPLE_ROWS`` rows, (rows, channels).
+    """
+
+    largest: Tensor
+    rows: list[Tensor] = field(default_factory=list)
+
+    def sample(self) -> Tensor:
+        """The kept rows as one matrix."""
+        return torch.cat(self.rows)
+
+
+class _Recorder(fx.Interpreter):
+    """Records every (batch, seq, channels) result; rows of padding are left out."""
+
+    def __init__(self, module: fx.GraphModule, stats: dict[str, Statistics], sampled: set[str]) -> None:
+        super().__init__(module)
+        self.stats = stats
+        self.sampled = sampled
+        self.valid: Tensor | None = None
+        self.budget = SAMPLE_ROWS
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n.op in ("call_function", "placeholder") and isinstance(result, Tensor):
+            if result.dim() == 3 and result.is_floating_point():
+                self._record(n.name, result)
+        return result
+
+    def _record(self, name: str, value: Tensor) -> None:
+        rows = value.reshape(-1, value.shape[-1])
+        if self.valid is not None and self.valid.numel() == rows.shape[0]:
+            rows = rows[self.valid.reshape(-1)]
+        largest = rows.abs().amax(0)
+        seen = self.stats.get(name)
+        if seen is None:
+            self.stats[name] = seen = Statistics(largest)
+        else:
+            seen.largest = torch.maximum(seen.largest, largest)
+        if name in self.sampled:
+            step = max(1, -(-rows.shape[0] // self.budget))
+            seen.rows.append(rows[::step].clone())
+
+
+def masks_of(module: fx.GraphModule) -> list[str]:
+    """Inputs that say which tokens are real."""
+    from torch2fpga.lower.attention import attention
+
+    found = {str(n.args[3].target) for n in module.graph.nodes if n.target is attention and n.args[3] is not None}
+    return sorted(found)
+
+
+def run_calibration(
+    module: fx.GraphModule,
+    samples: Iterable[Mapping[str, Tensor]],
+    count: int,
+    sampled: set[str],
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, Statistics]:
+    """Float statistics of every node.
+
+    Args:
+        module: canonical module.
+        samples: inputs by placeholder name, canonical shapes.
+        count: how many samples there are (spreads the row budget).
+        sampled: names of nodes whose rows are kept.
+    """
+    stats: dict[str, Statistics] = {}
+    masks = masks_of(module)
+    names = [str(n.target) for n in module.graph.nodes if n.op == "placeholder"]
+    with torch.no_grad():
+        for i, sample in enumerate(samples):
+            recorder = _Recorder(module, stats, sampled)
+            recorder.budget = max(1, SAMPLE_ROWS // max(count, 1))
+            recorder.valid = sample[masks[0]] != 0 if masks else None
+            recorder.run(*[sample[name] for name in names])
+            if progress is not None:
+                progress(i + 1)
+    return stats

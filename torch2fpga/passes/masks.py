@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attention masks are recognised by what they hold, not by how the model computes them.
+
+A mask may be a constant (all true, or lower triangular), or computed from one integer input
+(batch, seq) of ones and zeros. In the second case the part of the graph that computes it is run
+on a few masks, and must give ``key is real and allowed(query, key)`` on each of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from torch2fpga.passes.values import Const, HostValue, Refused, RowValue
+
+
+@dataclass(frozen=True)
+class Mask:
+    """What a mask means: an input with one flag a key (or None), and whether it is causal."""
+
+    input: fx.Node | None
+    causal: bool
+
+
+def _as_bool(value: Tensor) -> Tensor:
+    """Boolean form of a boolean or additive mask."""
+    if value.dtype == torch.bool:
+        return value
+    allowed = value == 0
+    blocked = value <= -1e4
+    if not bool((allowed | blocked).all()):
+        raise Refused("an additive mask with values other than 0 and very negative ones (a position bias)")
+    return allowed
+
+
+def _pattern(value: Tensor, seq: int) -> bool:
+    """True for causal, False for all allowed."""
+    flat = _as_bool(value)
+    while flat.dim() > 2:
+        if not bool((flat == flat[:1]).all()):
+            raise Refused("a mask that differs between sequences or heads")
+        flat = flat[0]
+    if bool(flat.all()):
+        return False
+    if flat.shape == (seq, seq) and torch.equal(flat, torch.ones(seq, seq, dtype=torch.bool).tril()):
+        return True
+    raise Refused("a mask that is neither padding nor causal", "sliding windows and biases come later")
+
+
+def _probes(batch: int, seq: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    masks = [torch.ones(batch, seq, dtype=torch.int64)]
+    for _ in range(3):
+        mask = (torch.rand(batch, seq, generator=generator) < 0.6).to(torch.int64)
+        mask[:, 0] = 1
+        masks.append(mask)
+    return masks
+
+
+def classify_mask(ctx: Any, mask: Any, query: RowValue) -> Mask:
+    """What ``mask`` (None, a constant or a computed tensor) means for attention over ``query``.
+
+    Raises:
+        Refused: if it is not padding, causal or both.
+    """
+    batch, seq = query.batch.size, query.seq.size
+    if mask is None:
+        return Mask(None, False)
+    if isinstance(mask, Const):
+        return Mask(None, _pattern(mask.value, seq))
+    if not isinstance(mask, HostValue):
+        raise Refused("an attention mask that is computed from the model's data")
+    inputs = ctx.host_inputs(mask.node)
+    if len(inputs) != 1 or tuple(inputs[0].meta["val"].shape) != (batch, seq):
+        raise Refused(f"an attention mask that is not computed from one (batch, seq) input: {inputs}")
+    key = (mask.node, inputs[0])
+    if key in ctx.mask_cache:
+        return ctx.mask_cache[key]  # type: ignore[no-any-return]
+    dtype = inputs[0].meta["val"].dtype
+    causal = _pattern(ctx.evaluate(mask.node, {inputs[0]: torch.ones(batch, seq).to(dtype)}), seq)
+    allowed = torch.ones(seq, seq, dtype=torch.bool)
+    if causal:
+        allowed = allowed.tril()
+    for probe in _probes(batch, seq):
+        value = _as_bool(ctx.evaluate(mask.node, {inputs[0]: probe.to(dtype)}))
+        expected = (probe != 0)[:, None, None, :] & allowed
+        if not torch.equal(value.expand(batch, 1, seq, seq), expected):
+            raise Refused("a computed mask that is not padding of keys (and causal)")
+    found = Mask(ctx.input(inputs[0]), causal)
+    ctx.mask_cache[key] = found
+    return found

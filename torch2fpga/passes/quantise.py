@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Give every value its integer formats (W8A8) and every operator its integer constants.
+
+What each consumer wants decides the formats of a value:
+
+* ``mac``: int8 for a multiplier array; static with a smoothing scale a channel (exponent searched
+  on the calibration rows, Xiao et al., SmoothQuant, 2023, equation 4), or, behind a table
+  activation, a power-of-two exponent a row;
+* ``attn``: int8 with a scale a channel; query and key channels are balanced against each other;
+* ``wide``: the residual, int16 behind norms, 24 bits where adds follow each other (pre-norm);
+* ``act``: 24 bits with 14 fraction bits, the input of the activation tables.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from torch2fpga.errors import CompileError
+from torch2fpga.lower.activation import activation
+from torch2fpga.lower.add import add
+from torch2fpga.lower.attention import attention
+from torch2fpga.lower.linear import linear, quantise_weight
+from torch2fpga.lower.registry import OPERATORS
+from torch2fpga.lower.rows import concat_channels, select_row, slice_channels
+from torch2fpga.passes.calibrate import Statistics
+from torch2fpga.passes.fold_constants import attribute
+
+#: smoothing exponents that are tried; None is no smoothing
+EXPONENTS = (None, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+#: output channels that the search looks at
+SEARCH_CHANNELS = 1024
+#: head room of residual formats over what calibration saw
+WIDE_MARGIN = {16: 2.0, 24: 4.0}
+
+TRANSPARENT = (add, select_row, slice_channels, concat_channels)
+
+
+@dataclass(frozen=True)
+class Format:
+    """An integer format of a value.
+
+    Attributes:
+        role: ``mac``, ``attn``, ``wide`` or ``act``.
+        bits: width; 8-bit fields are symmetric.
+        scale: (channels,) real value of one unit.
+        dynamic: every row carries a power-of-two exponent on top.
+    """
+
+    role: str
+    bits: int
+    scale: Tensor
+    dynamic: bool = False
+
+
+def demands(node: fx.Node) -> dict[str, list[fx.Node]]:
+    """role -> consumers of a canonical node that want it."""
+    found: dict[str, list[fx.Node]] = {}
+    for user in node.users:
+        if user.op == "output":
+            found.setdefault("wide", []).append(user)
+        elif user.op == "call_function":
+            op = OPERATORS[user.target]
+            tensors = [a for a in user.args if isinstance(a, fx.Node) and a.op != "get_attr"]
+            for role, argument in zip(op.roles, tensors, strict=False):
+                if argument is node and user not in found.setdefault(role, []):
+                    found[role].append(user)
+    return found
+
+
+class Quantiser:
+    """Fills ``meta["formats"]``, ``meta["affine"]`` and ``meta["data"]`` of every node."""
+
+    def __init__(self, module: fx.GraphModule, stats: Mapping[str, Statistics]) -> None:
+        self.module = module
+        self.stats = stats
+        self._wide: dict[fx.Node, Format] = {}
+
+    # -- what operators call --------------------------------------------------------------
+
+    def parameter(self, node: fx.Node) -> Tensor:
+        """A constant of the canonical graph."""
+        return attribute(self.module, str(node.target)).detach()  # type: ignore[no-any-return]
+
+    def channels(self, node: fx.Node) -> int:
+        """Channels of a value."""
+        return self.stats[node.name].largest.numel()
+
+    def format(self, node: fx.Node, role: str) -> Format:
+        """The format in which ``node`` is wanted for ``role`` (decided once)."""
+        formats = node.meta.setdefault("formats", {})
+        if role not in formats:
+            make = {"mac": self._mac, "attn": self._attn, "act": self._act, "wide": self._wide_format}
+            formats[role] = make[role](node)
+        return formats[role]  # type: ignore[no-any-return]
+
+    # -- the pass -------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Quantise every node in order."""
+        self._wide_groups()
+        for node in self.module.graph.nodes:
+            if node.op not in ("call_function", "placeholder") or node.meta.get("kind") == "ids":
+                continue
+            node.meta["channels"] = self.channels(node)
+            sources = [n for n in node.all_input_nodes if n.meta.get("one_row")]
+            node.meta["one_row"] = node.target is select_row or bool(sources)
+            node.meta.setdefault("formats", {})
+            for role in demands(node):
+                self.format(node, role)
+            if node.op == "call_function":
+                op = OPERATORS[node.target]
+                if op.native == "wide":
+                    self.format(node, "wide")
+                op.quantise(self, node)
+
+    def _wide_groups(self) -> None:
+        """Values joined by adds (and moves) share one residual format."""
+        parent: dict[fx.Node, fx.Node] = {}
+
+        def root(node: fx.Node) -> fx.Node:
+            while parent.setdefault(node, node) is not node:
+                node = parent[node]
+            return node
+
+        for node in self.module.graph.nodes:
+            if node.target in TRANSPARENT:
+                for source in node.all_input_nodes:
+                    parent[root(source)] = root(node)
+            elif node.op in ("call_function", "placeholder") and node.meta.get("kind") != "ids":
+                root(node)
+        groups: dict[fx.Node, list[fx.Node]] = {}
+        for node in list(parent):
+            groups.setdefault(root(node), []).append(node)
+        for members in groups.values():
+            self._wide.update(dict.fromkeys(members, self._group_format(members)))
+
+    def _group_format(self, members: list[fx.Node]) -> Format:
+        adds = sum(m.target is add for m in members)
+        logits = len(members) == 1 and members[0].target is linear
+        bits = 24 if adds > 1 or logits else 16
+        largest = max(float(self.stats[m.name].largest.max()) for m in members)
+        scale = max(largest, 1e-20) * WIDE_MARGIN[bits] / 2.0 ** (bits - 1)
+        if bits == 24:
+            scale = 2.0 ** math.ceil(math.log2(scale))
+        return Format("wide", bits, torch.tensor([scale], dtype=torch.float64))
+
+    def _wide_format(self, node: fx.Node) -> Format:
+        shared = self._wide[node]
+        return Format("wide", shared.bits, shared.scale.expand(self.channels(node)))
+
+    def _act(self, node: fx.Node) -> Format:
+        return Format("act", 24, torch.full((self.channels(node),), 2.0**-14, dtype=torch.float64))
+
+    def _attn(self, node: fx.Node) -> Format:
+        (user,) = {u for u in demands(node)["attn"]}
+        q, k, v = user.args[:3]
+        if node is v and node not in (q, k):
+            return Format("attn", 8, self._largest(node) / 127)
+        if node not in (q, k) or q is k or q is v or k is v:
+            raise CompileError(f"{user.meta['path']}: query, key and value must be different tensors")
+        heads = int(user.kwargs["heads"])
+        largest_q, largest_k = (self._largest(n).reshape(heads, -1) for n in (q, k))
+        balance = (largest_q / largest_k).sqrt()
+        both = (largest_q * largest_k).sqrt().amax(1, keepdim=True)
+        scale = both / 127 * (balance if node is q else 1 / balance)
+        return Format("attn", 8, scale.reshape(-1))
+
+    def _largest(self, node: fx.Node) -> Tensor:
+        return self.stats[node.name].largest.to(torch.float64).clamp(min=1e-6)
+
+    def _mac(self, node: fx.Node) -> Format:
+        channels = self.channels(node)
+        if node.target is activation:
+            scale = torch.full((channels,), 2.0**-14, dtype=torch.float64)
+            return Format("mac", 8, scale, dynamic=True)
+        weights = torch.cat([self.parameter(u.args[1]) for u in demands(node)["mac"]])  # type: ignore[arg-type]
+        step = max(1, weights.shape[0] // SEARCH_CHANNELS)
+        scale = search_smoothing(self.stats[node.name].sample(), self._largest(node), weights, step)
+        return Format("mac", 8, scale)
+
+
+def search_smoothing(rows: Tensor, largest: Tensor, weights: Tensor, step: int) -> Tensor:
+    """Per-channel activation scale whose quantised product comes closest to the float one.
+
+    Args:
+        rows: (n, in) calibration rows.
+        largest: (in,) largest magnitude of each channel.
+        weights: (out, in) of all linears that read these rows.
+        step: only every step-th output channel is compared.
+    Returns:
+        (in,) float64 scale of one int8 unit.
+    """
+    weight_largest = weights.abs().amax(0).to(torch.float64).clamp(min=1e-6)
+    part = weights[::step].float()
+    exact = rows @ part.t()
+    best, best_error = largest / 127, math.inf
+    for exponent in EXPONENTS:
+        smooth = torch.ones_like(largest)
+        if exponent is not None:
+            smooth = largest**exponent / weight_largest ** (1 - exponent)
+        unit = float((largest / smooth).max()) / 127
+        scale = smooth * unit
+        q = torch.floor(rows / scale.float() + 0.5).clamp(-127, 127)
+        data, weight_scale = quantise_weight(part, scale)
+        product = (q @ data.float().t()) * weight_scale.float()
+        error = float(((product - exact) ** 2).mean())
+        if error < best_error:
+            best, best_error = scale, error
+    return best
+
+
+def sampled_nodes(module: fx.GraphModule) -> set[str]:
+    """Names of nodes whose calibration rows the search needs."""
+    found = set()
+    for node in module.graph.nodes:
+        if node.op in ("call_function", "placeholder") and node.target is not activation:
+            if "mac" in demands(node):
+                found.add(node.name)
+    return found
+
+
+def quantise(module: fx.GraphModule, stats: Mapping[str, Statistics]) -> Any:
+    """Run the pass on a canonical, calibrated module."""
+    Quantiser(module, stats).run()
+    return module

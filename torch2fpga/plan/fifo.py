@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""FIFO depths from the design: where paths part and join, the short one must hold back as many
+rows as the long one takes in before its first row comes out.
+
+Arrival times are counted in rows. A stage that works on tiles holds one tile; attention takes in
+a whole sequence of keys before it looks at a query. The feedback of the layer loop holds all rows
+of a launch, because the first stages of the next layer may not start before this layer is done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch2fpga.design import Design, Stage, ceil_div
+from torch2fpga.lower.plumbing import LoopEnterStage, RelayStage
+
+#: tokens of slack on streams that no join waits for
+MINIMUM = 16
+
+
+def size_fifos(design: Design) -> Design:
+    """The design with the depth of every row stream set."""
+    s = design.shape
+    arrival: dict[str, int] = {}
+    depth: dict[str, int] = {}
+    for stage in design.stages:
+        inputs = [i for i in stage.inputs if design.streams[i].kind in ("rows", "exponents", "scores")]
+        if isinstance(stage, RelayStage | LoopEnterStage):
+            ready = max((arrival.get(i, 0) for i in inputs), default=0)
+        else:
+            ready = _ready(stage, inputs, arrival, design)
+        for name in inputs:
+            stream = design.streams[name]
+            rows = 0 if _reads_whole_first(stage, name) else ready - arrival.get(name, 0)
+            if isinstance(stage, LoopEnterStage):
+                rows = s.max_batch * s.max_seq if name == stage.inputs[1] else 0
+            if stream.kind == "scores" or stream.link:
+                continue
+            depth[name] = _depth(rows, stream.tokens_per_row(s), s.tile)
+        hold = {"tile": s.tile, "seq": s.max_seq}.get(stage.hold, 0)
+        for name in stage.outputs:
+            arrival[name] = ready + hold
+    depth.update(_feedback(design))
+    streams = {
+        name: replace(stream, depth=depth.get(name, stream.depth)) for name, stream in design.streams.items()
+    }
+    return replace(design, streams=streams)
+
+
+def _depth(rows: int, tokens: int, tile: int) -> int:
+    """Tokens for ``rows`` rows and two tiles of slack."""
+    if rows <= 0:
+        return max(MINIMUM, 2 * tile)
+    return (rows + 2 * tile) * tokens
+
+
+def _reads_whole_first(stage: Stage, name: str) -> bool:
+    return any(stage.inputs[i] == name for i in stage.whole_first)
+
+
+def _ready(stage: Stage, inputs: list[str], arrival: dict[str, int], design: Design) -> int:
+    """Rows that went in at the source before the stage's first output row can form."""
+    times = [0]
+    for name in inputs:
+        whole = design.shape.max_seq if _reads_whole_first(stage, name) else 0
+        times.append(arrival.get(name, 0) + whole)
+    return max(times)
+
+
+def _feedback(design: Design) -> dict[str, int]:
+    """Streams that return to the start of the loop hold every row of a launch."""
+    s = design.shape
+    found: dict[str, int] = {}
+    writer = {o: st for st in design.stages for o in st.outputs}
+    for stage in design.stages:
+        if not isinstance(stage, LoopEnterStage):
+            continue
+        name = stage.inputs[1]
+        rows = s.max_batch * ceil_div(s.max_seq, s.tile) * s.tile
+        found[name] = (rows + 2 * s.tile) * design.streams[name].tokens_per_row(s)
+        assert name in writer
+    return found
+
+
+def storage_of(depth: int, token_bytes: int) -> str:
+    """Where a FIFO lives: shift registers, block RAM or URAM."""
+    bits = depth * token_bytes * 8
+    if depth <= 32 or bits <= 1024:
+        return "srl"
+    return "uram" if depth * token_bytes > 32 * 1024 else "bram"

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The quantised reference: every stage's integer function on torch tensors, in design order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from torch2fpga.design import Design, Stage
+from torch2fpga.lower.embedding import EmbedStage
+from torch2fpga.lower.plumbing import LoopEnterStage, LoopExitStage, RelayStage, UnpackStage
+
+#: stream -> its value at every use, in order
+Trace = dict[str, list[Tensor]]
+
+
+class Reference:
+    """Runs a design on integer inputs.
+
+    Args:
+        design: verified design.
+        data: stage name -> constants of each step.
+    """
+
+    def __init__(self, design: Design, data: Mapping[str, list[Mapping[str, Any]]]) -> None:
+        self.design = design
+        self.data = data
+
+    def run(self, inputs: Mapping[str, Tensor], like: Tensor, keep: bool = False) -> tuple[dict[str, Tensor], Trace]:
+        """Values of all streams after the run.
+
+        Args:
+            inputs: model input name -> integer tensor (ids, mask, or quantised rows).
+            like: any tensor with the (batch, seq) of this run as leading sizes.
+            keep: also give every stream's value at every use.
+        """
+        values: dict[str, Tensor] = {}
+        trace: Trace = {}
+        for group in ("before", "loop", "after"):
+            stages = [s for s in self.design.stages if s.group == group]
+            for step in range(self.design.steps if group == "loop" else 1):
+                for stage in stages:
+                    self._stage(stage, step, inputs, like, values, trace if keep else None)
+        return values, trace
+
+
+    def _stage(
+        self,
+        stage: Stage,
+        step: int,
+        inputs: Mapping[str, Tensor],
+        like: Tensor,
+        values: dict[str, Tensor],
+        trace: Trace | None,
+    ) -> None:
+        data = self.data.get(stage.name)
+        constants: Mapping[str, Any] = data[min(step, len(data) - 1)] if data else {}
+        sources: list[Tensor | None]
+        if isinstance(stage, EmbedStage):
+            sources = [*(inputs[i] for i in stage.ids), like]
+        elif isinstance(stage, UnpackStage):
+            sources = [inputs[stage.path]]
+        elif isinstance(stage, LoopEnterStage):
+            sources = [values.get(stage.inputs[0]), values.get(stage.inputs[1]) if step > 0 else None]
+        elif isinstance(stage, RelayStage) and stage.group == "loop" and stage.inputs[0] not in values:
+            return  # the feedback of step 0
+        else:
+            sources = [values.get(i) for i in stage.inputs]
+        results = stage.reference(constants, sources)
+        last = step + 1 == stage.steps
+        for slot, (name, result) in enumerate(zip(stage.outputs, results, strict=True)):
+            if isinstance(stage, LoopExitStage) and not self._passes(stage, slot, last):
+                continue
+            values[name] = result
+            if trace is not None:
+                trace.setdefault(name, []).append(result)
+
+    @staticmethod
+    def _passes(stage: LoopExitStage, slot: int, last: bool) -> bool:
+        """Does the exit's output ``slot`` carry this step's value?"""
+        if stage.mode == "both":
+            return last if slot == 1 else not last
+        return last if stage.mode == "last" else not last

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Integer function tables: one generator that feeds the quantised reference and the C++ header.
+
+Every table is computed in double precision and rounded halves up, then frozen as integers; the
+header ``hls/include/t2f/tables.hpp`` is written by ``python -m torch2fpga.simulate.tables`` and a
+test compares it with this module.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+SEGMENTS = 1024
+FRACTION_BITS = 14  # of activation inputs and outputs
+
+
+def _round(value: float) -> int:
+    return math.floor(value + 0.5)
+
+
+def _gelu(x: float) -> float:
+    return 0.5 * x * (1.0 + math.erf(x / math.sqrt(2.0)))
+
+
+def _gelu_tanh(x: float) -> float:
+    return 0.5 * x * (1.0 + math.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
+
+
+FUNCTIONS: dict[str, Callable[[float], float]] = {
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
+    "tanh": math.tanh,
+    "relu": lambda x: max(x, 0.0),  # exact: its corner is a node
+}
+#: name -> (left constant, right constant or None for the identity), real values
+TAILS: dict[str, tuple[float, float | None]] = {
+    "gelu": (0.0, None),
+    "gelu_tanh": (0.0, None),
+    "tanh": (-1.0, 1.0),
+    "relu": (0.0, None),
+}
+
+
+@lru_cache
+def activation_table(name: str) -> tuple[int, ...]:
+    """1,025 node values of ``name`` on [-8, 8], 14 fraction bits."""
+    function = FUNCTIONS[name]
+    return tuple(
+        _round(function(-8.0 + 16.0 * i / SEGMENTS) * 2**FRACTION_BITS) for i in range(SEGMENTS + 1)
+    )
+
+
+@lru_cache
+def exp2_table() -> tuple[int, ...]:
+    """2^(-i/256) for i = 0..255, scaled by 255 * 256 (the weight 255 before the shift by 8)."""
+    return tuple(_round(255 * 256 * 2.0 ** (-i / 256)) for i in range(256))
+
+
+@lru_cache
+def reciprocal_table() -> tuple[int, ...]:
+    """1/m at the centres of 512 segments of [1, 2), 16 fraction bits."""
+    return tuple(_round(2**16 / (1 + (i + 0.5) / 512)) for i in range(512))
+
+
+@lru_cache
+def rsqrt_table() -> tuple[int, ...]:
+    """1/sqrt(m) at the centres of 384 segments of [1, 4), 16 fraction bits."""
+    return tuple(_round(2**16 / math.sqrt(1 + (i + 0.5) / 128)) for i in range(384))
+
+
+def _array(name: str, ctype: str, values: tuple[int, ...]) -> str:
+    lines = []
+    for start in range(0, len(values), 12):
+        lines.append("    " + ", ".join(str(v) for v in values[start : start + 12]) + ",")
+    body = "\n".join(lines)
+    return f"const {ctype} {name}[{len(values)}] = {{\n{body}\n}};\n"
+
+
+def _function_struct(name: str) -> str:
+    left, right = TAILS[name]
+    scale = 2**FRACTION_BITS
+    return (
+        f"struct {name} {{\n"
+        f"  static constexpr int32_t left = {_round(left * scale)};\n"
+        f"  static constexpr int32_t right = {_round((right or 0.0) * scale)};\n"
+        f"  static constexpr bool right_is_x = {'true' if right is None else 'false'};\n"
+        f"  static int32_t table(int i) {{ return {name}_table[i]; }}\n"
+        "};\n"
+    )
+
+
+def header() -> str:
+    """The text of ``t2f/tables.hpp``."""
+    parts = [
+        "// SPDX-License-Identifier: Apache-2.0\n"
+        "// Written by python -m torch2fpga.simulate.tables; do not edit.\n"
+        "#ifndef T2F_TABLES_HPP\n#define T2F_TABLES_HPP\n\n#include <cstdint>\n\nnamespace t2f {\n",
+        "// 2^(-i / 256) * 255 * 256\n" + _array("exp2_table", "uint16_t", exp2_table()),
+        "// 1 / m on [1, 2), 16 fraction bits\n"
+        + _array("reciprocal_table", "uint32_t", reciprocal_table()),
+        "// 1 / sqrt(m) on [1, 4), 16 fraction bits\n" + _array("rsqrt_table", "uint32_t", rsqrt_table()),
+    ]
+    for name in FUNCTIONS:
+        parts.append(
+            f"// {name} on [-8, 8], 14 fraction bits\n"
+            + _array(f"{name}_table", "int32_t", activation_table(name))
+            + "\n"
+            + _function_struct(name)
+        )
+    parts.append("}  // namespace t2f\n#endif\n")
+    return "\n".join(parts)
+
+
+def header_path() -> Path:
+    """Where the header lies in the package."""
+    return Path(__file__).resolve().parent.parent / "hls" / "include" / "t2f" / "tables.hpp"
+
+
+if __name__ == "__main__":
+    header_path().write_text(header())
+    print(f"wrote {header_path().name}")

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compare rungs of the ladder: functional run against reference at every stream, both with float."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx
+
+from torch2fpga.design import Design
+from torch2fpga.simulate.tokens import stream_tokens
+
+if TYPE_CHECKING:
+    from torch2fpga.compiled import Origin
+
+VALUES = ("rows", "scores", "exponents", "mask")
+
+
+def recorded_streams(design: Design) -> tuple[str, ...]:
+    """Streams that carry values (not memory words or ids)."""
+    return tuple(name for name, s in design.streams.items() if s.kind in VALUES)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """One stream against float at one use."""
+
+    cosine: float
+    max_error: float
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """One stage of a verification.
+
+    Attributes:
+        name, path: stage and its module path.
+        equal: every value on its outputs equals the reference.
+        mismatches: values that differ.
+        compared: values compared.
+        cosine: lowest cosine to float over its uses (None where there is no float value).
+        max_error: largest difference to float.
+        steps: (cosine, max error) of each use.
+    """
+
+    name: str
+    path: str
+    equal: bool
+    mismatches: int
+    compared: int
+    cosine: float | None
+    max_error: float | None
+    steps: tuple[Accuracy, ...] = ()
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """Result of ``CompiledModel.verify``.
+
+    Attributes:
+        bit_exact: functional run and reference agree on every value of every stage.
+        stages: one row a stage.
+        cosine: cosine of the model's (first) output to float, or None without the float model.
+        outputs: cosine of each output.
+    """
+
+    bit_exact: bool
+    stages: tuple[StageResult, ...]
+    cosine: float | None
+    outputs: tuple[float, ...]
+
+    @staticmethod
+    def build(
+        design: Design,
+        rows: Mapping[str, tuple[int, int]],
+        accuracy: Mapping[str, list[Accuracy]],
+        outputs_equal: Sequence[bool],
+        outputs: Sequence[Tensor],
+        exact: Sequence[Tensor] | None,
+    ) -> VerifyReport:
+        """Collect stream comparisons by stage."""
+        stages = []
+        for stage in design.stages:
+            found = [rows[o] for o in stage.outputs if o in rows]
+            uses = [a for o in stage.outputs for a in accuracy.get(o, [])]
+            mismatches = sum(m for m, _ in found)
+            stages.append(
+                StageResult(
+                    stage.name,
+                    stage.path,
+                    mismatches == 0,
+                    mismatches,
+                    sum(n for _, n in found),
+                    min((a.cosine for a in uses), default=None),
+                    max((a.max_error for a in uses), default=None),
+                    tuple(uses),
+                )
+            )
+        cosines = tuple(cosine(a, b) for a, b in zip(outputs, exact, strict=True)) if exact else ()
+        good = all(s.equal for s in stages) and all(outputs_equal)
+        return VerifyReport(good, tuple(stages), cosines[0] if cosines else None, cosines)
+
+    def __str__(self) -> str:
+        wrong = [s for s in self.stages if not s.equal]
+        compared = sum(s.compared for s in self.stages)
+        head = "bit-exact" if self.bit_exact else f"NOT bit-exact: {len(wrong)} stages differ"
+        lines = [f"{head}; {compared:,} values of {len(self.stages)} stages compared"]
+        if self.cosine is not None:
+            lines.append("cosine to float of each output: " + ", ".join(f"{c:.6f}" for c in self.outputs))
+        width = max(len(s.name) for s in self.stages)
+        for s in self.stages:
+            mark = "equal" if s.equal else f"{s.mismatches:,} of {s.compared:,} differ"
+            near = "" if s.cosine is None else f"  cosine {s.cosine:.6f}  max error {s.max_error:.4g}"
+            lines.append(f"  {s.name:<{width}}  {mark:<8}{near}  {s.path}")
+        return "\n".join(lines)
+
+
+def compare_taps(
+    design: Design, trace: Mapping[str, list[Tensor]], taps: Mapping[str, NDArray[np.uint8]]
+) -> dict[str, tuple[int, int]]:
+    """stream -> (values that differ, values compared), over all tokens of the run."""
+    found: dict[str, tuple[int, int]] = {}
+    for name, tap in taps.items():
+        stream = design.streams[name]
+        parts = [stream_tokens(v, stream, design.shape) for v in trace.get(name, [])]
+        want = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int8)
+        got = tap.view(want.dtype) if tap.size % want.dtype.itemsize == 0 else tap
+        if got.shape != want.shape:
+            found[name] = (max(got.size, want.size), max(got.size, want.size))
+        else:
+            found[name] = (int((got != want).sum()), want.size)
+    return found
+
+
+def cosine(a: Tensor, b: Tensor) -> float:
+    """Cosine of two tensors as flat vectors; 1 where both are zero."""
+    x, y = a.reshape(-1).double(), b.reshape(-1).double()
+    norm = float(x.norm() * y.norm())
+    return float(x @ y) / norm if norm > 0 else float(bool(x.norm() == y.norm()))
+
+
+class _Keep(fx.Interpreter):
+    """Keeps every node's float value."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.values: dict[fx.Node, Any] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        self.values[n] = super().run_node(n)
+        return self.values[n]
+
+
+def compare_float(
+    origin: Origin, inputs: Mapping[str, Tensor], trace: Mapping[str, list[Tensor]]
+) -> dict[str, list[Accuracy]]:
+    """stream -> accuracy against float at each use, for streams with a real meaning."""
+    module = origin.canonical
+    if module is None:
+        return {}
+    keep = _Keep(module)
+    with torch.no_grad():
+        keep.run(*[inputs[str(n.target)] for n in module.graph.nodes if n.op == "placeholder"])
+    found: dict[str, list[Accuracy]] = {}
+    for name, (role, nodes) in origin.native.items():
+        values = trace.get(name, [])
+        exponents = trace.get(origin.exponents.get(name, ""), [])
+        if len(values) != len(nodes) or (role == "raw" and nodes[0].meta.get("relu")):
+            continue
+        for use, (node, value) in enumerate(zip(nodes, values, strict=True)):
+            if role != "raw" and role not in node.meta["formats"]:
+                continue  # this use is dropped: nobody wants the format
+            real = _real(node, role, value, exponents[use] if exponents else None)
+            want = keep.values[node].double().expand_as(real)
+            error = float((real - want).abs().max())
+            found.setdefault(name, []).append(Accuracy(cosine(real, want), error))
+    return found
+
+
+def _real(node: fx.Node, role: str, value: Tensor, exponent: Tensor | None) -> Tensor:
+    """What an integer tensor stands for."""
+    number = value.double()
+    if exponent is not None:
+        number = number * torch.exp2(exponent.double())[..., None]
+    if role == "raw":
+        factor, offset = node.meta["affine"]
+        return number * factor + offset
+    return number * node.meta["formats"][role].scale
