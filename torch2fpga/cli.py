@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -119,22 +119,14 @@ def _warnings_as_lines() -> Iterator[None]:
 
 @contextmanager
 def phases(console: Console) -> Iterator[Callable[[str, float], None]]:
-    """A bar a phase; what `torch2fpga.compile` takes as ``progress``.
+    """One bar that names the phase; what `torch2fpga.compile` takes as ``progress``.
 
-    The bars vanish at the end, and nothing is drawn where nobody looks (a pipe, a log).
+    It vanishes at the end, and nothing is drawn where nobody looks (a pipe, a log).
     """
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (SpinnerColumn(), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        tasks: dict[str, TaskID] = {}
-
-        def show(phase: str, fraction: float) -> None:
-            if phase not in tasks:
-                for task in tasks.values():
-                    progress.update(task, completed=1.0)
-                tasks[phase] = progress.add_task(escape(phase), total=1.0)
-            progress.update(tasks[phase], completed=fraction)
-
-        yield show
+        task = progress.add_task("", total=1.0)
+        yield lambda phase, fraction: progress.update(task, description=escape(phase), completed=fraction)
 
 
 def _load(model: str, seq: int | None, batch: int | None, inputs: str | None) -> LoadedModel:
@@ -254,6 +246,25 @@ def explain_command(model: Model, seq: Seq = None, batch: Batch = None, inputs: 
             raise typer.Exit(1)
 
 
+def _verify(compiled: Any, rows: list[Any]) -> int:
+    """Verify input by input up to the first that is not exact; returns how many were."""
+    exact, cosines, last = 0, [], None
+    with phases(err) as progress:
+        for number, row in enumerate(rows):
+            progress("g++ and first run" if number == 0 else f"input {number + 1}", number / len(rows))
+            last = compiled.verify(**row) if isinstance(row, dict) else compiled.verify(*row)
+            cosines += [last.cosine] if last.cosine is not None else []
+            exact += last.bit_exact
+            if not last.bit_exact:
+                break
+    out.print(escape(str(last)), highlight=False, soft_wrap=True)
+    text = f"{exact} of {len(rows)} inputs bit-exact at every stage"
+    if cosines:
+        text += f"; smallest cosine of the output against float: {min(cosines):.5f}"
+    out.print(f"{text}; {NOT_PROVEN}", highlight=False, soft_wrap=True)
+    return exact
+
+
 @app.command(
     "verify",
     epilog="Example: torch2fpga verify ./all-MiniLM-L6-v2 --calibration sentences.txt --sentences others.txt",
@@ -288,22 +299,7 @@ def verify_command(
         if sentences is not None:
             rows = loaded.encode(read_sentences(sentences))
         compiled = _compile(loaded, board, precision, calibration)
-        exact, worst, last = 0, 1.0, None
-        with phases(err) as progress:
-            for number, row in enumerate(rows):
-                progress("running the emitted C++", number / len(rows))
-                last = compiled.verify(**row) if isinstance(row, dict) else compiled.verify(*row)
-                worst = min(worst, last.cosine)
-                exact += last.bit_exact
-                if not last.bit_exact:
-                    break
-        out.print(escape(str(last)), highlight=False, soft_wrap=True)
-        out.print(
-            f"{exact} of {len(rows)} inputs bit-exact at every stage; "
-            f"smallest cosine of an output against float {worst:.5f}; {NOT_PROVEN}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        exact = _verify(compiled, rows)
         if exact != len(rows):
             raise typer.Exit(1)
 

@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from torch2fpga.design import Design, Kernel, Port, Stage, Stream
+from torch2fpga.emit.layout import Call, listed
 from torch2fpga.plan.fifo import storage_of
 from torch2fpga.version import __version__
 
@@ -39,8 +40,13 @@ def render(template: str, **values: Any) -> str:
 
 
 def type_name(name: str) -> str:
-    """CamelCase of a stage name: its configuration struct."""
-    return "".join(word.capitalize() for word in name.split("_"))
+    """Configuration struct of a stage or port: CamelCase of its name.
+
+    Different names give different structs (``fc_1`` and ``fc1``, ``a__b`` and ``a_b``), and the
+    suffix keeps them apart from macros and from what else is called ``Design`` or ``EOF``.
+    """
+    words = (word.capitalize() if word[:1].isalpha() else f"_{word}" for word in name.split("_"))
+    return "".join(words) + "Config"
 
 
 def config_lines(config: Mapping[str, Any]) -> list[str]:
@@ -103,7 +109,7 @@ def parameter_words_of(stage: Stage, design: Design) -> int:
 
 #: words a step, from the stage alone (no constants at hand)
 PARAMETER_WORDS: dict[str, Any] = {
-    "RequantStage": lambda s, d: 1 + 2 * s.layout.blocks(d.shape.lanes),
+    "RequantStage": lambda s, d: 1 + (3 if s.scaled else 2) * s.layout.blocks(d.shape.lanes),
     "NormalizeStage": lambda s, d: 1,
     "SoftmaxStage": lambda s, d: 1 + -(-s.layout.groups // 16),
 }
@@ -162,21 +168,27 @@ def _configs(design: Design, kernel: Kernel, ports: list[Port]) -> list[dict[str
     return found
 
 
-def _port_call(port: Port) -> dict[str, str]:
-    config, stream = type_name(port.name), port.streams[0]
-    rows = "batch, " + ("1" if port.config.get("one_row") else "seq")
-    text = {
-        "read_words": f"t2f::read_words<{config}>({port.name}, {stream})",
-        "gather_rows": f"t2f::gather_rows<{config}>({port.name}, {port.config.get('ids')}, {stream}, batch, seq)",
-        "write_rows": f"t2f::write_rows<{config}>({stream}, {port.name}, {rows})",
-    }.get(port.template, f"t2f::{port.template}<{config}>({port.name}, {stream}, {rows})")
-    return {"name": port.name, "text": text, "comment": ""}
+def port_call(port: Port) -> Call:
+    """Call of a port's access process; the pointer argument is the port's name."""
+    (stream,) = port.streams
+    function = f"t2f::{port.template}<{type_name(port.name)}>"
+    rows = ("batch", "1" if port.config.get("one_row") else "seq")
+    if port.template == "read_words":
+        arguments: tuple[str, ...] = (port.name, stream)
+    elif port.template == "gather_rows":
+        arguments = (port.name, str(port.config["ids"]), stream, "batch", "seq")
+    elif port.direction == "write":
+        arguments = (stream, port.name, *rows)
+    else:
+        arguments = (port.name, stream, *rows)
+    return Call(port.name, function, arguments)
 
 
-def _stage_call(stage: Stage) -> dict[str, str]:
-    listed = ", ".join([*stage.call_arguments(), *stage.runtime_arguments()])
-    text = f"t2f::{stage.template}<{type_name(stage.name)}>({listed})"
-    return {"name": stage.name, "text": text, "comment": comment_text(stage.path)}
+def stage_call(stage: Stage) -> Call:
+    """Call of a stage's template."""
+    function = f"t2f::{stage.template}<{type_name(stage.name)}>"
+    arguments = (*stage.call_arguments(), *stage.runtime_arguments())
+    return Call(stage.name, function, arguments, comment_text(stage.path))
 
 
 def _stream_line(stream: Stream, design: Design) -> dict[str, Any]:
@@ -203,33 +215,62 @@ def kernel_streams(design: Design, kernel: Kernel) -> list[Stream]:
     return [design.streams[n] for n in used if n not in outside]
 
 
-def kernel_source(design: Design, kernel: Kernel) -> str:
-    """C++ text of one kernel."""
+def config_file(kernel: Kernel) -> str:
+    """File name of a kernel's configuration header."""
+    return f"{kernel.name}_config.hpp"
+
+
+def config_header(design: Design, kernel: Kernel) -> str:
+    """Text of a kernel's configuration header: one struct a stage and a port."""
     ports = [p for p in design.ports if p.kernel == kernel.name]
-    stages = [design.stage(s) for s in kernel.stages]
-    headers = sorted({s.header for s in stages} | {PORT_HEADERS.get(p.template, "memory.hpp") for p in ports} | {"core.hpp"})
-    reads = [_port_call(p) for p in ports if p.direction == "read"]
-    # Ids come before the gather that reads them: every stream is written before it is read.
-    reads.sort(key=lambda c: "gather_rows" in c["text"])
-    params = parameterised(design, kernel)
-    calls = list(reads)
+    headers = {design.stage(s).header for s in kernel.stages} | {"core.hpp"}
+    headers |= {PORT_HEADERS.get(p.template, "memory.hpp") for p in ports}
+    return render(
+        "kernel_config.hpp.j2",
+        kernel=kernel,
+        guard=f"{kernel.name}_config_hpp".upper(),
+        headers=sorted(headers),
+        configs=_configs(design, kernel, ports),
+    )
+
+
+def _calls(design: Design, kernel: Kernel) -> list[Call]:
+    """Processes of a kernel, every stream written before it is read."""
+    ports = [p for p in design.ports if p.kernel == kernel.name]
+    reads = [p for p in ports if p.direction == "read"]
+    # Ids come before the gather that reads them.
+    reads.sort(key=lambda p: p.template == "gather_rows")
+    calls = [port_call(p) for p in reads]
+    params = [str(s.params) for s in parameterised(design, kernel)]
     if params:
-        listed = ", ".join(["parameters", *(str(s.params) for s in params)])
-        calls.append({"name": "read_parameters", "text": f"read_parameters({listed})", "comment": ""})
-    calls += [_stage_call(s) for s in stages]
-    calls += [_port_call(p) for p in ports if p.direction == "write"]
-    groups = {
-        g: [{"stream": s.params, "words": parameter_words_of(s, design)} for s in params if s.group == g]
+        calls.append(Call("read_parameters", "read_parameters", ("parameters", *params)))
+    calls += [stage_call(design.stage(s)) for s in kernel.stages]
+    return calls + [port_call(p) for p in ports if p.direction == "write"]
+
+
+def _parameter_reader(design: Design, kernel: Kernel) -> dict[str, Any] | None:
+    """What the kernel's parameter process reads, by group; None where it has none."""
+    stages = parameterised(design, kernel)
+    if not stages:
+        return None
+    found: dict[str, Any] = {
+        g: [{"stream": s.params, "words": parameter_words_of(s, design)} for s in stages if s.group == g]
         for g in ("before", "loop", "after")
     }
+    streams = [f"hls::stream<t2f::word> &{s.params}" for s in stages]
+    found["head"] = listed("static void read_parameters", ["const t2f::word *memory", *streams], " {")
+    return found
+
+
+def kernel_source(design: Design, kernel: Kernel) -> str:
+    """C++ text of one kernel."""
     return render(
         "kernel.cpp.j2",
         design=design,
         kernel=kernel,
-        headers=headers,
-        configs=_configs(design, kernel, ports),
-        params={"all": [s.params for s in params], **groups} if params else None,
-        arguments=arguments(design, kernel),
+        config=config_file(kernel),
+        params=_parameter_reader(design, kernel),
+        head=listed(f'extern "C" void {kernel.name}', arguments(design, kernel), " {"),
         ports=[
             {"name": p.name, "bundle": f"gmem_{p.name}", "depth": p.words,
              "options": WRITE_OPTIONS if p.write else READ_OPTIONS}
@@ -237,14 +278,14 @@ def kernel_source(design: Design, kernel: Kernel) -> str:
         ],
         axis=[*kernel.axis_in, *kernel.axis_out],
         streams=[_stream_line(s, design) for s in kernel_streams(design, kernel)],
-        calls=calls,
+        calls=_calls(design, kernel),
     )  # fmt: skip
 
 
 def design_header(design: Design) -> str:
     """Text of ``kernels/design.hpp``."""
-    kernels = [{"name": k.name, "arguments": arguments(design, k)} for k in design.kernels]
-    return render("design.hpp.j2", design=design, kernels=kernels)
+    heads = [listed(f'extern "C" void {k.name}', arguments(design, k), ";") for k in design.kernels]
+    return render("design.hpp.j2", design=design, heads=heads)
 
 
 def all_ports(design: Design) -> list[tuple[Kernel, KernelPort]]:
@@ -268,6 +309,7 @@ def functional_source(design: Design) -> str:
             i = index[kernel.name, p.name]
             kind = "int32_t" if p.role == "ids" else "t2f::word"
             values.append(f"static_cast<t2f::word *>(results[{i}])" if p.write else f"input<{kind}>(buffers, {i})")
-        kernels.append({"name": kernel.name, "call": [*values, *kernel.axis_in, *kernel.axis_out, "batch", "seq"]})
+        call = [*values, *kernel.axis_in, *kernel.axis_out, "batch", "seq"]
+        kernels.append({"name": kernel.name, "call": listed(kernel.name, call, ";", 4)})
     items = [{"name": s.name, "type": s.cpp_type(lanes), "depth": s.depth} for s in links(design)]
     return render("functional.cpp.j2", design=design, kernels=kernels, links=items)

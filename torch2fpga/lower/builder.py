@@ -360,7 +360,7 @@ class Builder:
                 relu=bool(node.meta.get("relu", False)),
                 scaled=out in self.exponents,
             )
-            self.add(stage, [self._requant_data(n, native, role) for n in nodes])
+            self.add(stage, [self._requant_data(n, native, role, stage.scaled) for n in nodes])
             self.native[stream] = (role, nodes)
             self.values[node, role] = stream
             self._alias(nodes, role, stream)
@@ -369,7 +369,7 @@ class Builder:
         for n in nodes:
             self.values.setdefault((n, role), stream)
 
-    def _requant_data(self, node: fx.Node, native: str, role: str) -> dict[str, Any]:
+    def _requant_data(self, node: fx.Node, native: str, role: str, scaled: bool) -> dict[str, Any]:
         fmt: Format | None = node.meta["formats"].get(role)
         if native == "raw":
             factor, offset = node.meta["affine"]
@@ -378,8 +378,11 @@ class Builder:
             offset = torch.zeros_like(factor)
         if fmt is None:  # this layer's value is not wanted in that format: it is dropped behind
             zero = torch.zeros_like(factor)
-            return multiplier(zero, zero, "").data()
-        return multiplier(factor / fmt.scale, offset / fmt.scale, node.meta.get("path", "")).data()
+            data = multiplier(zero, zero, "").data()
+        else:
+            path = node.meta.get("path", "")
+            data = multiplier(factor / fmt.scale, offset / fmt.scale, path).data()
+        return {**data, "offset": node.meta["offset"]} if scaled else data
 
     def _quantize_rows(
         self, node: fx.Node, nodes: tuple[fx.Node, ...], out: str, base: str, layout: Layout
@@ -388,7 +391,11 @@ class Builder:
         stream = self.stream(base, "rows", element="int8", layout=layout, one_row=one)
         exponents = self.stream(f"{base}_exponents", "exponents", one_row=one)
         name = self.unique(f"{base}_quantize")
-        stage = QuantizeRowsStage(**self.common(node, name, (out,), (stream, exponents)), layout=layout)
+        stage = QuantizeRowsStage(
+            **self.common(node, name, (out,), (stream, exponents)),
+            layout=layout,
+            zero_point=node.meta["formats"]["mac"].zero_point,
+        )
         self.add(stage, [{} for _ in nodes])
         self.native[stream] = ("mac", nodes)
         self.values[node, "mac"] = stream

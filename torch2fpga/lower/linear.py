@@ -93,6 +93,7 @@ def _quantise(q: Any, node: fx.Node) -> None:
     bias = q.parameter(node.args[2]) if len(node.args) > 2 else torch.zeros(weight.shape[0])
     node.meta["affine"] = (scale, bias.to(torch.float64))
     node.meta["data"] = {"weight": data}
+    node.meta["offset"] = fmt.zero_point * data.sum(1, dtype=torch.int64)
     node.meta["relu"] = bool(node.kwargs.get("relu", False))
 
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dynamic quantisation: every row gets the smallest power-of-two exponent that fits int8."""
+"""Dynamic quantisation: every row gets the smallest power-of-two exponent that fits int8 around a
+fixed zero point."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from torch2fpga.design import Design, Estimate, Layout, Stage, ceil_div
-from torch2fpga.simulate.fixed import round_shift, row_exponent, saturate
+from torch2fpga.simulate.fixed import fitting_exponent, round_shift, saturate
 
 
 @dataclass(frozen=True)
@@ -19,19 +20,22 @@ class QuantizeRowsStage(Stage):
     """int32 rows to int8 rows and one exponent a row. Cycles per tile: 2 * blocks * tile."""
 
     layout: Layout = Layout(1, 1)
+    zero_point: int = 0
 
     template: ClassVar[str] = "quantize_rows"
     header: ClassVar[str] = "quantize_rows.hpp"
     hold: ClassVar[str] = "tile"
 
     def config(self, design: Design) -> dict[str, Any]:
-        return {"blocks": self.layout.blocks(design.shape.lanes)}
+        return {"blocks": self.layout.blocks(design.shape.lanes), "zero_point": self.zero_point}
 
     def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
         assert inputs[0] is not None
         x = inputs[0].to(torch.int64)
-        exponent = row_exponent(x.abs().amax(-1))
-        y = saturate(round_shift(x, exponent[..., None]), 8)
+        above = fitting_exponent(x.amax(-1).clamp(min=0), 127 + self.zero_point)
+        below = fitting_exponent((-x.amin(-1)).clamp(min=0), 127 - self.zero_point)
+        exponent = torch.maximum(above, below)
+        y = saturate(round_shift(x, exponent[..., None]) - self.zero_point, 8)
         return [y.to(torch.int32), exponent.to(torch.int32)]
 
     def cost(self, design: Design) -> Estimate:

@@ -71,7 +71,8 @@ def multiplier(ratio: Tensor, offset: Tensor, where: str) -> Multiplier:
 class RequantStage(Stage):
     """``x`` to a format of ``bits`` bits; one token a cycle.
 
-    With ``scaled`` the rows carry a power-of-two exponent each (second input).
+    With ``scaled`` the rows carry a power-of-two exponent each (second input) and a zero point,
+    whose share of the accumulator (``offset``) is added first.
     """
 
     layout: Layout = Layout(1, 1)
@@ -99,7 +100,10 @@ class RequantStage(Stage):
     def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
         x = inputs[0]
         assert x is not None
-        value = x.to(torch.int64) * data["m"]
+        value = x.to(torch.int64)
+        if self.scaled:
+            value = value + data["offset"]
+        value = value * data["m"]
         if self.scaled:
             exponent = inputs[1]
             assert exponent is not None
@@ -113,13 +117,16 @@ class RequantStage(Stage):
     def parameter_words(self, data: Mapping[str, Any], design: Design) -> bytes:
         lanes = design.shape.lanes
         out = struct.pack("<16i", data["shift"], data["bias_shift"], *([0] * 14))
-        rows = []
-        for key in ("m", "b"):
-            padded = pad_channels(data[key].to(torch.int32), self.layout, lanes, 0)
-            words = torch.zeros(padded.numel() // lanes, 16, dtype=torch.int32)
-            words[:, :lanes] = padded.reshape(-1, lanes)
-            rows.append(words)
-        return out + bytes(torch.stack(rows, dim=1).contiguous().numpy().tobytes())
+        rows = [self._channel_words(data[key], lanes) for key in ("m", "b")]
+        out += bytes(torch.stack(rows, dim=1).contiguous().numpy().tobytes())
+        return out + bytes(self._channel_words(data["offset"], lanes).numpy().tobytes()) if self.scaled else out
+
+    def _channel_words(self, values: Tensor, lanes: int) -> Tensor:
+        """One word of int32 a channel block (the first ``lanes`` of 16 used)."""
+        padded = pad_channels(values.to(torch.int32), self.layout, lanes, 0)
+        words = torch.zeros(padded.numel() // lanes, 16, dtype=torch.int32)
+        words[:, :lanes] = padded.reshape(-1, lanes)
+        return words
 
     def cost(self, design: Design) -> Estimate:
         s = design.shape

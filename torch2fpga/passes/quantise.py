@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, fx
 
 from torch2fpga.errors import CompileError
-from torch2fpga.lower.activation import activation
+from torch2fpga.lower.activation import ZERO_POINTS, activation
 from torch2fpga.lower.add import add
 from torch2fpga.lower.attention import attention
 from torch2fpga.lower.linear import linear, quantise_weight
@@ -50,12 +50,14 @@ class Format:
         bits: width; 8-bit fields are symmetric.
         scale: (channels,) real value of one unit.
         dynamic: every row carries a power-of-two exponent on top.
+        zero_point: what integer 0 stands for, in units (before the exponent).
     """
 
     role: str
     bits: int
     scale: Tensor
     dynamic: bool = False
+    zero_point: int = 0
 
 
 def demands(node: fx.Node) -> dict[str, list[fx.Node]]:
@@ -178,7 +180,8 @@ class Quantiser:
         channels = self.channels(node)
         if node.target is activation:
             scale = torch.full((channels,), 2.0**-14, dtype=torch.float64)
-            return Format("mac", 8, scale, dynamic=True)
+            zero_point = ZERO_POINTS[str(node.kwargs["kind"])]
+            return Format("mac", 8, scale, dynamic=True, zero_point=zero_point)
         weights = torch.cat([self.parameter(u.args[1]) for u in demands(node)["mac"]])  # type: ignore[arg-type]
         step = max(1, weights.shape[0] // SEARCH_CHANNELS)
         scale = search_smoothing(self.stats[node.name].sample(), self._largest(node), weights, step)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch2fpga.design import Design, Estimate, Layout, Port, Stage, Stream
+from torch2fpga.emit.kernel import parameter_word_count, parameterised
 from torch2fpga.plan.fifo import storage_of
 
 #: family -> (label, templates); what a stage mostly is, for colours and legends
@@ -80,6 +81,28 @@ def fifo_storage(stream: Stream, lanes: int) -> str:
         return "AXI stream"
     kind = storage_of(stream.depth, stream.token_bytes(lanes))
     return STORAGE.get(kind, kind)
+
+
+def memory_ports(design: Design) -> list[Port]:
+    """Every memory port: those of the design, and the parameter port of each kernel that has one."""
+    found = list(design.ports)
+    for kernel in design.kernels:
+        streams = tuple(str(s.params) for s in parameterised(design, kernel))
+        if streams:
+            words = parameter_word_count(design, kernel)
+            found.append(
+                Port(
+                    "parameters",
+                    kernel.name,
+                    "read",
+                    "params",
+                    kernel.name,
+                    words,
+                    "read_parameters",
+                    streams,
+                )
+            )
+    return found
 
 
 def port_text(port: Port) -> str:

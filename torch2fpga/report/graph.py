@@ -14,6 +14,7 @@ from torch2fpga.report.describe import (
     ROLES,
     count_text,
     family,
+    memory_ports,
     owners,
     port_text,
     shape_text,
@@ -24,7 +25,7 @@ from torch2fpga.report.template import environment
 NODE_WIDTH, NODE_HEIGHT = 224.0, 52.0
 PILL_WIDTH, PILL_HEIGHT = 176.0, 20.0
 NAME_CHARACTERS, PILL_CHARACTERS = 30, 26
-SHAPE_CHARACTERS = 36
+SHAPE_CHARACTERS = 34
 MARK = 13.0
 LEGEND_ROW = 20.0
 #: width of a character of the legend's text
@@ -57,9 +58,9 @@ def render_svg(design: Design, *, links: bool = False) -> str:
 
 
 def _view(design: Design, links: bool) -> dict[str, Any]:
-    found = _links(design)
+    found, ports = _links(design), memory_ports(design)
     drawing = layout.draw(_nodes(design), [link.edge for link in found])
-    rows, legend_width = _legend(design, drawing, max(drawing.width, 560.0))
+    rows, legend_width = _legend(design, drawing, ports, max(drawing.width, 560.0))
     width = max(drawing.width, legend_width)
     head = LEGEND_ROW * rows[-1]["row"] + LEGEND_ROW + 8 if rows else 0.0
     shift = (width - drawing.width) / 2
@@ -74,7 +75,7 @@ def _view(design: Design, links: bool) -> dict[str, Any]:
         "bands": _bands(design, drawing),
         "edges": [_edge(design, link, drawing) for link in found],
         "labels": _loop_labels(design, drawing, found),
-        "nodes": [_node(design, i, s, drawing, links) for i, s in enumerate(design.stages)],
+        "nodes": [_node(design, i, drawing, links, ports) for i in range(len(design.stages))],
     }
 
 
@@ -132,11 +133,11 @@ def _edge(design: Design, link: _Link, drawing: layout.Drawing) -> dict[str, Any
     route = drawing.routes[link.stream]
     stream = design.streams[link.stream]
     lanes = design.shape.lanes
-    token = stream.cpp_type(lanes)
+    token, size = stream.cpp_type(lanes), size_text(stream.depth * stream.token_bytes(lanes))
     lines = [
         f"{link.stream}{' (AXI stream between kernels)' if stream.link else ''}",
         f"{link.source} → {link.target}",
-        f"token {token}, depth {stream.depth:,}, FIFO of {size_text(stream.depth * stream.token_bytes(lanes))}",
+        f"token {token}, depth {stream.depth:,}, FIFO of {size}",
     ]
     if stream.kind in ("rows", "scores"):
         lines.append(f"{count_text(stream.tokens_per_row(design.shape), 'token')} a row")
@@ -152,8 +153,9 @@ def _loop_labels(design: Design, drawing: layout.Drawing, links: list[_Link]) ->
 
 
 def _node(
-    design: Design, index: int, stage: Stage, drawing: layout.Drawing, links: bool
+    design: Design, index: int, drawing: layout.Drawing, links: bool, ports: list[Port]
 ) -> dict[str, Any]:
+    stage = design.stages[index]
     pill = stage.template in PILLS
     shape = shape_text(stage, design)
     template = stage.template or type(stage).__name__
@@ -170,14 +172,13 @@ def _node(
         "shape": _clip(shape, SHAPE_CHARACTERS),
         "title": "\n".join(lines),
         "href": f"#stage-{index}" if links else "",
-        "marks": _marks(design, stage),
+        "marks": _marks(stage, ports),
     }
 
 
-def _marks(design: Design, stage: Stage) -> list[dict[str, Any]]:
+def _marks(stage: Stage, ports: list[Port]) -> list[dict[str, Any]]:
     """Memory ports at a stage, as marks on its right side."""
     near = {*stage.inputs, *stage.outputs, *([stage.params] if stage.params else [])}
-    ports: list[Port] = [p for p in design.ports if near & set(p.streams)]
     return [
         {
             "y": _n(5 + i * (MARK + 2)),
@@ -185,15 +186,17 @@ def _marks(design: Design, stage: Stage) -> list[dict[str, Any]]:
             "direction": port.direction,
             "title": port_text(port),
         }
-        for i, port in enumerate(ports[:3])
+        for i, port in enumerate([p for p in ports if near & set(p.streams)][:3])
     ]
 
 
-def _legend(design: Design, drawing: layout.Drawing, room: float) -> tuple[list[dict[str, Any]], float]:
+def _legend(
+    design: Design, drawing: layout.Drawing, ports: list[Port], room: float
+) -> tuple[list[dict[str, Any]], float]:
     """Legend entries in rows no wider than ``room``; and the width they take."""
     families = {family(s) for s in design.stages}
     streams = {n for s in design.stages for n in (*s.inputs, *s.outputs, s.params)}
-    roles = {p.role for p in design.ports if set(p.streams) & streams}
+    roles = {p.role for p in ports if set(p.streams) & streams}
     items = [("family", key, text) for key, (text, _) in FAMILIES.items() if key in families]
     items += [("mark", letter, text) for role, (letter, text) in ROLES.items() if role in roles]
     if any(s.link for s in design.streams.values()):

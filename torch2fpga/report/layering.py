@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -40,9 +41,7 @@ def components(keys: Sequence[K], targets: Mapping[K, Sequence[K]]) -> dict[K, i
     return number
 
 
-def _visit(
-    start: K, targets: Mapping[K, Sequence[K]], seen: set[K], leave: Callable[[K], None]
-) -> None:
+def _visit(start: K, targets: Mapping[K, Sequence[K]], seen: set[K], leave: Callable[[K], None]) -> None:
     """Depth first from ``start``; ``leave`` is called for a node when all behind it are done."""
     if start in seen:
         return
@@ -108,7 +107,7 @@ def order(rows: list[list[int]], down: Mapping[int, Sequence[int]]) -> list[list
             up[target].append(item)
 
     def total(candidate: list[list[int]]) -> int:
-        return sum(crossings(a, b, down) for a, b in zip(candidate, candidate[1:], strict=False))
+        return sum(crossings(a, b, down) for a, b in pairwise(candidate))
 
     best, best_count = rows, total(rows)
     current = [list(row) for row in rows]
@@ -180,7 +179,7 @@ def positions(
                 look = [n for n in near[item] if not one_sided or n[2] == forward] or near[item]
                 total = sum(pull for _, pull, _ in look)
                 wanted.append(sum(pull * x[n] for n, pull, _ in look) / total if look else x[item])
-            gaps = [(width[a] + width[b]) / 2 + gap for a, b in zip(row, row[1:], strict=False)]
+            gaps = [(width[a] + width[b]) / 2 + gap for a, b in pairwise(row)]
             x.update(zip(row, spread(wanted, [mass[i] for i in row], gaps), strict=True))
     _straighten(rows, near, width, gap, x)
     left = min((x[i] - width[i] / 2 for i in x), default=0.0)
@@ -205,7 +204,7 @@ def _straighten(
     for _ in range(STRAIGHTEN_ROUNDS):
         mean = {i: sum(x[m] for m in chain[i]) / len(chain[i]) for i in x}
         for row in rows:
-            gaps = [(width[a] + width[b]) / 2 + gap for a, b in zip(row, row[1:], strict=False)]
+            gaps = [(width[a] + width[b]) / 2 + gap for a, b in pairwise(row)]
             x.update(zip(row, spread([mean[i] for i in row], [1.0] * len(row), gaps), strict=True))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch2fpga.report import layering
 
@@ -171,7 +172,7 @@ class _Drawer:
                 self.rows[level].append(bend)
                 chain.append(bend)
             chain.append(ids[edge.target])
-            for a, b in zip(chain, chain[1:], strict=False):
+            for a, b in pairwise(chain):
                 down[a].append(b)
             self.chains[edge.key] = chain
         self.rows = layering.order(self.rows, down)
@@ -231,7 +232,7 @@ class _Drawer:
             xs[0] = xs[1] = self.ends[edge.key, "in"]
         level = self.layer[edge.source]
         path = [f"M{_n(xs[0])} {_n(self.boxes[edge.source].bottom)}"]
-        for i, (a, b) in enumerate(zip(xs, xs[1:], strict=False)):
+        for i, (a, b) in enumerate(pairwise(xs)):
             y0, y1 = self.bottom[level + i], self.top[level + i + 1]
             middle = _n((y0 + y1) / 2)
             if a != b:

@@ -11,6 +11,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+TEMPLATES = Path(__file__).parent / "templates"
+
 #: code points that neither XML nor HTML nor UTF-8 can carry
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 #: marks that reorder text: a name must not make the page say something else
@@ -31,8 +33,8 @@ def _finalize(value: Any) -> Any:
 @cache
 def environment() -> Environment:
     """Escapes every value; an unknown name is an error."""
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    found = Environment(
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -40,3 +42,5 @@ def environment() -> Environment:
         keep_trailing_newline=False,
         finalize=_finalize,
     )
+    found.filters["grouped"] = "{:,}".format
+    return found

@@ -78,7 +78,7 @@ def rsqrt(value: Tensor) -> tuple[Tensor, Tensor]:
     return (r2 + (1 << 11)) >> 12, even // 2
 
 
-def row_exponent(largest: Tensor) -> Tensor:
-    """Smallest e >= 0 with round(largest / 2^e) <= 127."""
-    e = (top_bit(largest) - 6).clamp(min=0)
-    return torch.where(round_shift(largest, e) > 127, e + 1, e)
+def fitting_exponent(magnitude: Tensor, limit: int) -> Tensor:
+    """Smallest e >= 0 with round(magnitude / 2^e) <= limit."""
+    e = (top_bit(magnitude) - (limit.bit_length() - 1)).clamp(min=0)
+    return torch.where(round_shift(magnitude, e) > limit, e + 1, e)

@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from torch2fpga.design import Design
-from torch2fpga.emit.kernel import all_ports, design_header, functional_source, kernel_source
+from torch2fpga.emit.kernel import (
+    all_ports,
+    config_file,
+    config_header,
+    design_header,
+    functional_source,
+    kernel_source,
+)
 from torch2fpga.errors import SimulationError
 from torch2fpga.simulate.build import build_library
 
@@ -23,7 +30,9 @@ Bytes = NDArray[np.uint8]
 def functional_sources(design: Design) -> dict[str, str]:
     """File name -> text of everything the functional run compiles."""
     files = {"design.hpp": design_header(design), "functional.cpp": functional_source(design)}
-    files.update({f"{k.name}.cpp": kernel_source(design, k) for k in design.kernels})
+    for kernel in design.kernels:
+        files[config_file(kernel)] = config_header(design, kernel)
+        files[f"{kernel.name}.cpp"] = kernel_source(design, kernel)
     return files
 
 

@@ -185,6 +185,10 @@ def compare_float(
 def _real(node: fx.Node, role: str, value: Tensor, exponent: Tensor | None) -> Tensor:
     """What an integer tensor stands for."""
     number = value.double()
+    if exponent is not None and role == "raw":
+        number = number + node.meta["offset"]
+    elif exponent is not None:
+        number = number + node.meta["formats"][role].zero_point
     if exponent is not None:
         number = number * torch.exp2(exponent.double())[..., None]
     if role == "raw":

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Dynamic quantisation: every row gets the smallest power-of-two exponent with
-// which its largest magnitude fits int8.
-//   x = y * 2^exponent (up to rounding), y in [-127, 127]
+// which it fits int8 around a fixed zero point.
+//   x = (y + zero_point) * 2^exponent (up to rounding), y in [-127, 127]
+// The zero point gives the long side of a lopsided function (GELU) more of the range.
 // Depends on that row alone, so prefill and decode agree bit for bit.
 // Cycles per tile: 2 * blocks * tile (one pass for the maximum, one for the output).
 #ifndef T2F_QUANTIZE_ROWS_HPP
@@ -12,12 +13,14 @@
 
 namespace t2f {
 
-// Smallest e >= 0 with round(largest / 2^e) <= 127.
-inline int row_exponent(uint32_t largest) {
+// Smallest e >= 0 with round(magnitude / 2^e) <= LIMIT.
+template <int LIMIT>
+inline int fitting_exponent(uint32_t magnitude) {
 #pragma HLS inline
-  const int top = largest == 0 ? 0 : top_bit(largest);
-  const int e = top > 6 ? top - 6 : 0;
-  return round_shift(largest, e) > 127 ? e + 1 : e;
+  constexpr int limit_top = LIMIT >= 128 ? 7 : (LIMIT >= 64 ? 6 : (LIMIT >= 32 ? 5 : 0));
+  const int top = magnitude == 0 ? 0 : top_bit(magnitude);
+  const int e = top > limit_top ? top - limit_top : 0;
+  return round_shift(magnitude, e) > LIMIT ? e + 1 : e;
 }
 
 template <typename C>
@@ -26,8 +29,10 @@ void quantize_rows(hls::stream<vec<int32_t, C::lanes>> &x, hls::stream<vec<int8_
 #pragma HLS inline off
   vec<int32_t, C::lanes> rows[C::blocks][C::tile];
 #pragma HLS aggregate variable = rows
-  uint32_t largest[C::tile];
-#pragma HLS array_partition variable = largest complete
+  uint32_t above[C::tile];
+#pragma HLS array_partition variable = above complete
+  uint32_t below[C::tile];
+#pragma HLS array_partition variable = below complete
   int exponent[C::tile];
 #pragma HLS array_partition variable = exponent complete
 STEP:
@@ -41,7 +46,8 @@ STEP:
         const int n = tile_rows(seq, first, C::tile);
         for (int t = 0; t < C::tile; ++t) {
 #pragma HLS unroll
-          largest[t] = 0;
+          above[t] = 0;
+          below[t] = 0;
         }
       FILL:
         for (int block = 0; block < C::blocks; ++block) {
@@ -50,15 +56,18 @@ STEP:
 #pragma HLS loop_tripcount max = C::tile
             T2F_PIPELINE(1);
             const vec<int32_t, C::lanes> v = x.read();
-            uint32_t top = largest[t];
+            uint32_t high = above[t];
+            uint32_t low = below[t];
             for (int lane = 0; lane < C::lanes; ++lane) {
 #pragma HLS unroll
               const int32_t value = v.d[lane];
-              const uint32_t magnitude = value < 0 ? 0u - static_cast<uint32_t>(value)
-                                                   : static_cast<uint32_t>(value);
-              top = magnitude > top ? magnitude : top;
+              const uint32_t up = value > 0 ? static_cast<uint32_t>(value) : 0u;
+              const uint32_t down = value < 0 ? 0u - static_cast<uint32_t>(value) : 0u;
+              high = up > high ? up : high;
+              low = down > low ? down : low;
             }
-            largest[t] = top;
+            above[t] = high;
+            below[t] = low;
             rows[block][t] = v;
           }
         }
@@ -66,7 +75,9 @@ STEP:
         for (int t = 0; t < n; ++t) {
 #pragma HLS loop_tripcount max = C::tile
           T2F_PIPELINE(1);
-          exponent[t] = row_exponent(largest[t]);
+          const int up = fitting_exponent<127 + C::zero_point>(above[t]);
+          const int down = fitting_exponent<127 - C::zero_point>(below[t]);
+          exponent[t] = up > down ? up : down;
           exponents.write(static_cast<int8_t>(exponent[t]));
         }
       DRAIN:
@@ -79,7 +90,7 @@ STEP:
             for (int lane = 0; lane < C::lanes; ++lane) {
 #pragma HLS unroll
               const int64_t q = round_shift(rows[block][t].d[lane], exponent[t]);
-              out.d[lane] = static_cast<int8_t>(saturate(q, 8));
+              out.d[lane] = static_cast<int8_t>(saturate(q - C::zero_point, 8));
             }
             y.write(out);
           }

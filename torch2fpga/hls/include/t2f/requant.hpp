@@ -94,8 +94,10 @@ STEP:
   }
 }
 
-// The same behind a matmul whose input rows carried a power-of-two exponent each
-// (see quantize_rows): x stands for x * 2^exponent.
+// The same behind a matmul whose input rows carried a power-of-two exponent each and
+// a zero point (see quantize_rows): x stands for (x + offset[c]) * 2^exponent, where
+// offset[c] is the zero point times the sum of the channel's weights. Parameter words
+// of a step: those of requant, then one word of offsets for each channel block.
 template <typename C>
 void requant_scaled(hls::stream<vec<typename C::in_t, C::lanes>> &x, hls::stream<int8_t> &exponents,
                     hls::stream<word> &params,
@@ -104,11 +106,22 @@ void requant_scaled(hls::stream<vec<typename C::in_t, C::lanes>> &x, hls::stream
   requant_parameters<C::blocks, C::lanes> p;
 #pragma HLS array_partition variable = p.multiplier complete dim = 2
 #pragma HLS array_partition variable = p.bias complete dim = 2
+  int32_t offset[C::blocks][C::lanes];
+#pragma HLS array_partition variable = offset complete dim = 2
   int8_t exponent[C::tile];
 #pragma HLS array_partition variable = exponent complete
 STEP:
   for (int step = 0; step < C::steps; ++step) {
     load_requant<C::blocks, C::lanes>(params, p);
+  LOAD_OFFSET:
+    for (int block = 0; block < C::blocks; ++block) {
+      T2F_PIPELINE(1);
+      const word w = params.read();
+      for (int lane = 0; lane < C::lanes; ++lane) {
+#pragma HLS unroll
+        offset[block][lane] = int32_at(w, lane);
+      }
+    }
   SEQUENCE:
     for (int b = 0; b < batch; ++b) {
 #pragma HLS loop_tripcount max = C::max_batch
@@ -128,7 +141,12 @@ STEP:
           for (int t = 0; t < n; ++t) {
 #pragma HLS loop_tripcount max = C::tile
             T2F_PIPELINE(1);
-            y.write(requantized<C>(x.read(), p, block, exponent[t]));
+            vec<typename C::in_t, C::lanes> v = x.read();
+            for (int lane = 0; lane < C::lanes; ++lane) {
+#pragma HLS unroll
+              v.d[lane] += offset[block][lane];
+            }
+            y.write(requantized<C>(v, p, block, exponent[t]));
           }
         }
       }
