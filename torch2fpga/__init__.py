@@ -25,8 +25,8 @@ from torch2fpga.errors import (
 from torch2fpga.version import __version__
 
 if TYPE_CHECKING:
-    from torch2fpga.compiler import Explanation, compile, explain
     from torch2fpga.compiled import CompiledModel
+    from torch2fpga.compiler import Explanation, compile, explain
     from torch2fpga.persist import load
 
 #: public names that need torch: imported when first used

@@ -108,7 +108,7 @@ def call_model(model: nn.Module, names: Sequence[str] | None, tensors: Sequence[
     return model(**dict(zip(names, tensors, strict=True)), **options)
 
 
-def split_inputs(inputs: Inputs) -> tuple[list[str] | None, list[Tensor]]:
+def split_inputs(inputs: Inputs | Tensor) -> tuple[list[str] | None, list[Tensor]]:
     """(keyword names or None for positional, tensors).
 
     Raises:
@@ -152,10 +152,16 @@ def _check_model(model: nn.Module) -> None:
                 f"{path or 'the model'} is in training mode ({type(module).__name__} is active); "
                 "call model.eval() first"
             )
-    if model.training and any(isinstance(m, nn.MultiheadAttention) and m.dropout > 0 for m in model.modules()):
+    if model.training and any(
+        isinstance(m, nn.MultiheadAttention) and m.dropout > 0 for m in model.modules()
+    ):
         raise CaptureError("the model is in training mode with dropout; call model.eval() first")
     for name, parameter in model.named_parameters():
-        if parameter.is_floating_point() and not parameter.is_meta and not bool(torch.isfinite(parameter).all()):
+        if (
+            parameter.is_floating_point()
+            and not parameter.is_meta
+            and not bool(torch.isfinite(parameter).all())
+        ):
             raise CaptureError(f"{name} holds values that are not finite (inf or nan)")
         if parameter.is_floating_point() and parameter.dtype != torch.float32:
             raise CaptureError(f"{name} is {parameter.dtype}; convert the model first: model.float()")

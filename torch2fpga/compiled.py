@@ -18,6 +18,7 @@ from torch2fpga.capture import OutputSpec
 from torch2fpga.design import Design
 from torch2fpga.emit.images import images
 from torch2fpga.emit.kernel import all_ports
+from torch2fpga.passes.nodes import Node
 from torch2fpga.runtime.host import Interface
 from torch2fpga.simulate.functional import FunctionalResult, FunctionalRun, aligned, output_rows
 from torch2fpga.simulate.reference import Reference
@@ -40,7 +41,7 @@ class Origin:
     notes: tuple[str, ...] = ()
     mapping: tuple[tuple[str, str, str], ...] = ()
     canonical: fx.GraphModule | None = None
-    native: Mapping[str, tuple[str, tuple[fx.Node, ...]]] = field(default_factory=dict)
+    native: Mapping[str, tuple[str, tuple[Node, ...]]] = field(default_factory=dict)
     exponents: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -84,7 +85,9 @@ class CompiledModel:
 
     @cached_property
     def _image_arrays(self) -> dict[str, np.ndarray[Any, np.dtype[np.uint8]]]:
-        return {name: aligned(np.frombuffer(content, dtype=np.uint8)) for name, content in self.images.items()}
+        return {
+            name: aligned(np.frombuffer(content, dtype=np.uint8)) for name, content in self.images.items()
+        }
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the emitted C++ (functional run).
@@ -116,7 +119,9 @@ class CompiledModel:
         rows = compare_taps(self.design, trace, result.taps)
         accuracy = compare_float(self.origin, inputs, trace)
         outputs = self._outputs(result, inputs)
-        same = [torch.equal(o, values[i.stream]) for o, i in zip(outputs, self.interface.outputs, strict=True)]
+        same = [
+            torch.equal(o, values[i.stream]) for o, i in zip(outputs, self.interface.outputs, strict=True)
+        ]
         restored = self.interface.restore(outputs)
         return VerifyReport.build(self.design, rows, accuracy, same, restored, self._float(inputs))
 

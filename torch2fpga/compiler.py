@@ -25,6 +25,7 @@ from torch2fpga.passes.fold_constants import FoldConstants
 from torch2fpga.passes.fuse import FuseRelu, SplitLinears
 from torch2fpga.passes.gelu import RecogniseGelu
 from torch2fpga.passes.manager import GraphPass, PassManager
+from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.quantise import quantise, sampled_nodes
 from torch2fpga.passes.roll import Roll
 from torch2fpga.plan.fifo import size_fifos
@@ -188,7 +189,7 @@ def _design_name(model: nn.Module) -> str:
     return name if name[0].isalpha() else f"m_{name}"
 
 
-def _placeholders(module: fx.GraphModule) -> list[fx.Node]:
+def _placeholders(module: fx.GraphModule) -> list[Node]:
     return [n for n in module.graph.nodes if n.op == "placeholder"]
 
 
@@ -199,7 +200,9 @@ def _canonical_inputs(module: fx.GraphModule, tensors: Mapping[str, Tensor]) -> 
         value = tensors[str(node.target)]
         if node.meta["kind"] == "rows":
             value = value[None] if value.dim() == 2 else value
-            value = value.transpose(0, 1) if module.meta["swapped"] and len(node.meta["shape"]) == 3 else value
+            value = (
+                value.transpose(0, 1) if module.meta["swapped"] and len(node.meta["shape"]) == 3 else value
+            )
         found[str(node.target)] = value
     return found
 
@@ -217,7 +220,9 @@ def _check_float(module: fx.GraphModule, captured: Captured) -> None:
             scale = max(float(want.abs().max()), 1e-6)
             same = float((got - want).abs().max()) <= FLOAT_TOLERANCE * scale
         if not same:
-            raise CompileError(f"output {i} of the canonical graph differs from the model's: a defect of torch2fpga")
+            raise CompileError(
+                f"output {i} of the canonical graph differs from the model's: a defect of torch2fpga"
+            )
 
 
 def _shaped(value: Tensor, view: Mapping[str, Any]) -> Tensor:

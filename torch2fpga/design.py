@@ -73,6 +73,10 @@ class Layout:
         return self.groups * self.group_blocks(lanes)
 
 
+#: one channel: the default where a stage has no channels of its own
+SCALAR = Layout(1, 1)
+
+
 @dataclass(frozen=True)
 class Stream:
     """A FIFO between two stages.
@@ -91,7 +95,7 @@ class Stream:
     name: str
     kind: str
     element: str = "int8"
-    layout: Layout = Layout(1, 1)
+    layout: Layout = SCALAR
     one_row: bool = False
     depth: int = 2
     link: bool = False

@@ -75,7 +75,8 @@ def _stream(entry: Mapping[str, Any]) -> Stream:
 
 
 def _kernel(entry: Mapping[str, Any]) -> Kernel:
-    return Kernel(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+    return Kernel(**fields)
 
 
 def save(compiled: CompiledModel, path: Path) -> Path:
@@ -118,9 +119,7 @@ def _constants(compiled: CompiledModel) -> tuple[dict[str, Tensor], dict[str, li
     return tensors, numbers
 
 
-def _document(
-    compiled: CompiledModel, numbers: Mapping[str, Any], digest: str
-) -> dict[str, Any]:
+def _document(compiled: CompiledModel, numbers: Mapping[str, Any], digest: str) -> dict[str, Any]:
     d, origin = compiled.design, compiled.origin
     strip = {"scale"}
     return {
@@ -138,7 +137,9 @@ def _document(
         },
         "numbers": numbers,
         "inputs": [{k: v for k, v in _plain(i).items() if k not in strip} for i in compiled.interface.inputs],
-        "outputs": [{k: v for k, v in _plain(o).items() if k not in strip} for o in compiled.interface.outputs],
+        "outputs": [
+            {k: v for k, v in _plain(o).items() if k not in strip} for o in compiled.interface.outputs
+        ],
         "output": _plain(compiled.output),
         "origin": {
             "model_class": origin.model_class,
@@ -216,5 +217,9 @@ def _interface(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> In
         if i < len(document["inputs"]):
             inputs.append(InputSpec(**fields))
         else:
-            outputs.append(OutputItem(**{**fields, "scale": fields["scale"] if fields["scale"] is not None else torch.ones(1)}))
+            outputs.append(
+                OutputItem(
+                    **{**fields, "scale": fields["scale"] if fields["scale"] is not None else torch.ones(1)}
+                )
+            )
     return Interface(tuple(inputs), tuple(outputs))

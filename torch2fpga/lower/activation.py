@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
-from torch2fpga.design import Design, Estimate, Layout, Stage
+from torch2fpga.design import SCALAR, Design, Estimate, Layout, Stage
 from torch2fpga.lower.registry import Operator, operator, takes
+from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.values import Refused, RowValue
 from torch2fpga.simulate import tables
 from torch2fpga.simulate.fixed import round_shift
@@ -36,45 +37,41 @@ def activation(x: Tensor, kind: str) -> Tensor:
     return torch.tanh(x) if kind == "tanh" else torch.relu(x)
 
 
-def _emit(ctx: Any, node: fx.Node, x: Any, kind: str) -> RowValue:
+def _emit(ctx: Any, node: Node, x: Any, kind: str) -> RowValue:
     if not isinstance(x, RowValue):
         raise Refused(f"{kind} of something that is not the model's data")
-    return RowValue(
-        ctx.emit(node, activation, [x.node], {"kind": kind}), x.dims, x.batch, x.seq, x.channels
-    )
+    return RowValue(ctx.emit(node, activation, [x.node], {"kind": kind}), x.dims, x.batch, x.seq, x.channels)
 
 
 @takes(aten.gelu.default)
-def _gelu(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
+def _gelu(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
     form = kwargs.get("approximate", args[1] if len(args) > 1 else "none")
     return _emit(ctx, node, args[0], "gelu_tanh" if form == "tanh" else "gelu")
 
 
 @takes(aten.relu.default)
-def _relu(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
+def _relu(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
     return _emit(ctx, node, args[0], "relu")
 
 
 @takes(aten.tanh.default)
-def _tanh(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
+def _tanh(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
     return _emit(ctx, node, args[0], "tanh")
 
 
-def _quantise(q: Any, node: fx.Node) -> None:
+def _quantise(q: Any, node: Node) -> None:
     channels = q.channels(node)
     scale = torch.full((channels,), 2.0**-tables.FRACTION_BITS, dtype=torch.float64)
     node.meta["affine"] = (scale, torch.zeros(channels, dtype=torch.float64))
     node.meta["data"] = {}
 
 
-def _lower(b: Any, nodes: Sequence[fx.Node]) -> str:
+def _lower(b: Any, nodes: Sequence[Node]) -> str:
     node = nodes[0]
     x = b.demand(node.args[0], "act")
     layout, name = b.layout(node), b.name(node)
     out = b.raw(f"{name}_value", layout, node)
-    stage = ActivationStage(
-        **b.common(node, name, (x,), (out,)), layout=layout, kind=node.kwargs["kind"]
-    )
+    stage = ActivationStage(**b.common(node, name, (x,), (out,)), layout=layout, kind=node.kwargs["kind"])
     b.add(stage, [{} for _ in nodes])
     return out
 
@@ -86,7 +83,7 @@ operator(Operator("activation", activation, ("act",), "raw", _quantise, _lower))
 class ActivationStage(Stage):
     """A table function, one token a cycle."""
 
-    layout: Layout = Layout(1, 1)
+    layout: Layout = SCALAR
     kind: str = "gelu"
 
     template: ClassVar[str] = "activation"

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
-from torch2fpga.design import Design, Estimate, Layout, Stage
+from torch2fpga.design import SCALAR, Design, Estimate, Layout, Stage
 from torch2fpga.lower.attention import mask_scores
 from torch2fpga.lower.embedding import add_positions, merge_embeds
 from torch2fpga.lower.registry import Operator, operator, takes
+from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.values import Const, Refused, RowValue, Scores
 from torch2fpga.simulate.fixed import saturate
 
@@ -26,7 +27,7 @@ def add(a: Tensor, b: Tensor) -> Tensor:
 
 
 @takes(aten.add.Tensor)
-def _take(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+def _take(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     if kwargs.get("alpha", 1) != 1:
         raise Refused("add with alpha other than 1")
     a, b = args
@@ -47,11 +48,11 @@ def _take(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) 
     return RowValue(ctx.emit(node, add, [a.node, b.node]), a.dims, a.batch, a.seq, a.channels)
 
 
-def _quantise(q: Any, node: fx.Node) -> None:
+def _quantise(q: Any, node: Node) -> None:
     node.meta["data"] = {}
 
 
-def _lower(b: Any, nodes: Sequence[fx.Node]) -> str:
+def _lower(b: Any, nodes: Sequence[Node]) -> str:
     node = nodes[0]
     x, y = (b.demand(a, "wide") for a in node.args)
     layout, name = b.layout(node), b.name(node)
@@ -73,7 +74,7 @@ operator(Operator("add", add, ("wide", "wide"), "wide", _quantise, _lower))
 class AddStage(Stage):
     """saturate(a + b), one format for all three; one token a cycle."""
 
-    layout: Layout = Layout(1, 1)
+    layout: Layout = SCALAR
     element: str = "int16"
     bits: int = 16
 

@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
-from torch2fpga.design import Design, Estimate, Layout, Stage, ceil_div
+from torch2fpga.design import SCALAR, Design, Estimate, Layout, Stage, ceil_div
 from torch2fpga.lower.linear import matmul_const
 from torch2fpga.lower.registry import Operator, operator, takes
 from torch2fpga.lower.requant import multiplier
 from torch2fpga.passes.masks import classify_mask
+from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.values import Axis, Const, HostValue, Refused, RowValue, Scores
 from torch2fpga.simulate import tables
 from torch2fpga.simulate.fixed import reciprocal, round_shift
@@ -67,9 +68,7 @@ def _heads(x: Any, ctx: Any) -> tuple[int, Axis]:
     return math.prod(a.size for a in outer), last[0] if last else Axis(1)
 
 
-def _emit(
-    ctx: Any, node: fx.Node, q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float
-) -> RowValue:
+def _emit(ctx: Any, node: Node, q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float) -> RowValue:
     heads = {_heads(x, ctx)[0] for x in (q, k, v)}
     if len(heads) != 1 or q.width != k.width or k.width != v.width:
         raise Refused("query, key and value differ in heads or head size", "grouped heads come later")
@@ -83,7 +82,7 @@ def _emit(
 
 
 @takes(aten.scaled_dot_product_attention.default)
-def _sdpa(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
+def _sdpa(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
     q, k, v = args[:3]
     mask = args[3] if len(args) > 3 else kwargs.get("attn_mask")
     dropout = args[4] if len(args) > 4 else kwargs.get("dropout_p", 0.0)
@@ -97,7 +96,7 @@ def _sdpa(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) 
 
 
 @takes(aten.matmul.default, aten.bmm.default)
-def _matmul(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+def _matmul(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     a, b = args
     if isinstance(a, RowValue) and isinstance(b, Const):
         return matmul_const(ctx, node, a, b)
@@ -111,7 +110,7 @@ def _matmul(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]
 
 
 @takes(aten.softmax.int, aten._softmax.default)
-def _softmax(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Scores:
+def _softmax(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Scores:
     if not isinstance(args[0], Scores) or args[0].weights or args[1] not in (-1, 3):
         raise Refused("softmax outside of attention")
     return replace(args[0], weights=True)
@@ -131,7 +130,7 @@ def mask_scores(scores: Scores, mask: Any) -> Scores:
     return replace(scores, mask=mask)
 
 
-def _quantise(q: Any, node: fx.Node) -> None:
+def _quantise(q: Any, node: Node) -> None:
     query, key, value = (q.format(a, "attn") for a in node.args[:3])
     heads = node.kwargs["heads"]
     size = query.scale.numel() // heads
@@ -143,7 +142,7 @@ def _quantise(q: Any, node: fx.Node) -> None:
     node.meta["affine"] = (value.scale * 2.0**-12, torch.zeros_like(value.scale))
 
 
-def _lower(b: Any, nodes: Sequence[fx.Node]) -> str:
+def _lower(b: Any, nodes: Sequence[Node]) -> str:
     node = nodes[0]
     q, k, v = (b.demand(a, "attn") for a in node.args[:3])
     mask = b.mask(node.args[3]) if node.args[3] is not None else None
@@ -192,7 +191,7 @@ class ScoresStage(Stage):
     """q times k transposed. Cycles per query tile: heads * (head_blocks * tile + key_blocks *
     (head_blocks + tile))."""
 
-    layout: Layout = Layout(1, 1)
+    layout: Layout = SCALAR
 
     template: ClassVar[str] = "attention_scores"
     header: ClassVar[str] = "attention.hpp"
@@ -227,7 +226,7 @@ class SoftmaxStage(Stage):
     """exp2(score - row maximum) as uint8, not normalised. Cycles per tile: heads * 2 *
     key_blocks * tile."""
 
-    layout: Layout = Layout(1, 1)
+    layout: Layout = SCALAR
     causal: bool = False
     masked: bool = False
 
@@ -283,7 +282,7 @@ class ValuesStage(Stage):
     """Weighted mean of v, 12 fraction bits. Cycles per tile: heads * (key_blocks * (tile +
     head_blocks) + tile * head_blocks)."""
 
-    layout: Layout = Layout(1, 1)
+    layout: Layout = SCALAR
 
     template: ClassVar[str] = "attention_values"
     header: ClassVar[str] = "attention.hpp"

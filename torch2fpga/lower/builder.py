@@ -18,16 +18,14 @@ import torch
 from torch import fx
 
 from torch2fpga.design import Design, Layout, Port, Shape, Stage, Stream
-from torch2fpga.errors import CompileError
 from torch2fpga.lower.activation import activation
 from torch2fpga.lower.attention import attention
+from torch2fpga.lower.boundary import float_input, integer_input, outputs
 from torch2fpga.lower.embedding import row_words
+from torch2fpga.lower.forks import insert_forks
 from torch2fpga.lower.linear import MatmulStage, linear
+from torch2fpga.lower.loop_ends import close_loop, open_loop
 from torch2fpga.lower.plumbing import (
-    ForkStage,
-    LoopEnterStage,
-    LoopExitStage,
-    PackStage,
     UnpackStage,
     word_config,
 )
@@ -35,7 +33,8 @@ from torch2fpga.lower.quantize_rows import QuantizeRowsStage
 from torch2fpga.lower.registry import operator_of
 from torch2fpga.lower.requant import RequantStage, multiplier
 from torch2fpga.passes.fold_constants import attribute
-from torch2fpga.passes.quantise import Format, demands
+from torch2fpga.passes.nodes import Node
+from torch2fpga.passes.quantise import Format, demands, wide_element
 from torch2fpga.passes.roll import Loop
 
 
@@ -55,7 +54,7 @@ class Lowered:
     data: dict[str, list[Mapping[str, Any]]]
     inputs: list[dict[str, Any]]
     outputs: list[dict[str, Any]]
-    native: dict[str, tuple[str, tuple[fx.Node, ...]]]
+    native: dict[str, tuple[str, tuple[Node, ...]]]
     exponents: dict[str, str]
 
 
@@ -73,15 +72,15 @@ class Builder:
     ports: list[Port] = field(default_factory=list)
     inputs: list[dict[str, Any]] = field(default_factory=list)
     outputs: list[dict[str, Any]] = field(default_factory=list)
-    native: dict[str, tuple[str, tuple[fx.Node, ...]]] = field(default_factory=dict)
+    native: dict[str, tuple[str, tuple[Node, ...]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.group = "before"
-        self.values: dict[tuple[fx.Node, str], str] = {}
+        self.values: dict[tuple[Node, str], str] = {}
         self.exponents: dict[str, str] = {}
-        self.instances: dict[fx.Node, tuple[fx.Node, ...]] = {}
-        self.inside: set[fx.Node] = set()
-        self.entered: dict[tuple[fx.Node, str], str] = {}
+        self.instances: dict[Node, tuple[Node, ...]] = {}
+        self.inside: set[Node] = set()
+        self.entered: dict[tuple[Node, str], str] = {}
         self.names: dict[str, int] = {}
         if self.loop is not None:
             for nodes in zip(*self.loop.instances, strict=True):
@@ -90,13 +89,13 @@ class Builder:
 
     # -- what operators call --------------------------------------------------------------
 
-    def demand(self, node: fx.Node, role: str) -> str:
+    def demand(self, node: Node, role: str) -> str:
         """Stream that carries ``node`` in the format of ``role`` (one use)."""
         if self.group == "loop" and (node, role) in self.entered:
             return self.entered[node, role]
         return self.values[node, role]
 
-    def layout(self, node: fx.Node) -> Layout:
+    def layout(self, node: Node) -> Layout:
         """Channels of a value: grouped by heads around attention."""
         channels = int(node.meta["channels"])
         users = [u for u in node.users if u.target is attention]
@@ -107,14 +106,14 @@ class Builder:
             heads = int(source.kwargs["heads"])
             return Layout(heads, channels // heads)
         if node.target in (activation,) and node.op == "call_function":
-            return self.layout(node.args[0])  # type: ignore[arg-type]
+            return self.layout(node.args[0])
         return Layout(1, channels)
 
     def element(self, stream: str) -> str:
         """Element type of a stream."""
         return self.streams[stream].element
 
-    def name(self, node: fx.Node) -> str:
+    def name(self, node: Node) -> str:
         """A C++ identifier for a node's stages, from its module path."""
         path = node.meta.get("path", "") or node.name
         if node in self.inside and self.loop is not None:
@@ -135,7 +134,7 @@ class Builder:
 
     def common(
         self,
-        node: fx.Node,
+        node: Node,
         name: str,
         inputs: tuple[str, ...],
         outputs: tuple[str, ...],
@@ -173,12 +172,12 @@ class Builder:
         self.streams[name] = Stream(name, kind, **fields)
         return name
 
-    def raw(self, name: str, layout: Layout, node: fx.Node) -> str:
+    def raw(self, name: str, layout: Layout, node: Node) -> str:
         """An int32 row stream."""
         one = bool(node.meta.get("one_row", False))
         return self.stream(name, "rows", element="int32", layout=layout, one_row=one)
 
-    def wide(self, name: str, layout: Layout, node: fx.Node) -> str:
+    def wide(self, name: str, layout: Layout, node: Node) -> str:
         """A row stream in the node's residual format."""
         one = bool(node.meta.get("one_row", False))
         element = wide_element(node.meta["formats"]["wide"].bits)
@@ -209,7 +208,7 @@ class Builder:
         )  # fmt: skip
         self.ports.append(port)
 
-    def table_port(self, name: str, table: fx.Node, rows: str, layout: Layout, ids: str | None) -> None:
+    def table_port(self, name: str, table: Node, rows: str, layout: Layout, ids: str | None) -> None:
         """A memory port for an embedding table."""
         words = row_words(layout, self.shape.lanes)
         entries = attribute(self.module, str(table.target)).shape[0]
@@ -218,23 +217,35 @@ class Builder:
             config["ids"] = ids
         template = "gather_rows" if ids is not None else "read_positions"
         self.ports.append(
-            Port(self.unique(f"{name}_in"), "", "read", "table", name, entries * words, template, (rows,), config)
+            Port(
+                self.unique(f"{name}_in"),
+                "",
+                "read",
+                "table",
+                name,
+                entries * words,
+                template,
+                (rows,),
+                config,
+            )
         )
 
-    def ids(self, node: fx.Node) -> str:
+    def ids(self, node: Node) -> str:
         """Ids of an input, from a port of their own."""
         stream = self.stream(f"{self.input_name(node)}_ids", "ids", depth=8)
         words = -(-self.shape.max_batch * self.shape.max_seq * 4 // 64)
         self.ports.append(
-            Port(self.unique(f"{stream}_in"), "", "read", "ids", str(node.target), words, "read_ids", (stream,))
+            Port(
+                self.unique(f"{stream}_in"), "", "read", "ids", str(node.target), words, "read_ids", (stream,)
+            )
         )
         return stream
 
-    def input_name(self, node: fx.Node) -> str:
+    def input_name(self, node: Node) -> str:
         """Identifier for a model input (or for a value by its node's name)."""
         return re.sub(r"[^a-z0-9_]", "_", str(node.target).lower())[:40] or "input"
 
-    def mask(self, node: fx.Node) -> str:
+    def mask(self, node: Node) -> str:
         """Key mask of an input, from a port of its own."""
         base = self.input_name(node)
         words = self.stream(f"{base}_words", "words")
@@ -245,7 +256,8 @@ class Builder:
         self.add(stage, [{}])
         config = word_config(stage.layout, "int8", self.snapshot(), True)
         self.ports.append(
-            Port(self.unique(f"{base}_in"), "", "read", "mask", str(node.target), config["max_words"], "read_rows",
+            Port(self.unique(f"{base}_in"), "", "read", "mask", str(node.target), config["max_words"],
+                 "read_rows",
                  (words,), config)
         )  # fmt: skip
         return out
@@ -262,71 +274,35 @@ class Builder:
         nodes = list(self.module.graph.nodes)
         for node in nodes:
             if node.op == "placeholder" and node.meta.get("kind") == "rows":
-                self._input(node)
+                float_input(self, node)
             elif node.op == "placeholder":
-                self._integer_input(node)
+                integer_input(self, node)
             elif node.op == "call_function" and node not in self.inside and node not in after:
                 self._node(node, (node,))
         if self.loop is not None:
             self.group = "loop"
-            self._enter()
+            open_loop(self)
             for node in self.loop.instances[0]:
                 self._node(node, self.instances[node])
-            self._exit()
+            close_loop(self)
             self.group = "after"
             for node in nodes:
                 if node.op == "call_function" and node in after:
                     self._node(node, (node,))
         self.group = "after" if self.loop is not None else "before"
-        self._output(nodes[-1])
-        self._fork()
+        outputs(self, nodes[-1])
+        insert_forks(self)
         design = replace(self.snapshot(), ports=tuple(self.ports), steps=self.loop.steps if self.loop else 1)
         return Lowered(design, self.data, self.inputs, self.outputs, self.native, self.exponents)
 
-    def _after_loop(self) -> set[fx.Node]:
-        found: set[fx.Node] = set()
+    def _after_loop(self) -> set[Node]:
+        found: set[Node] = set()
         for node in self.module.graph.nodes:
             if node not in self.inside and any(s in self.inside or s in found for s in node.all_input_nodes):
                 found.add(node)
         return found
 
-    def _integer_input(self, node: fx.Node) -> None:
-        used_as_mask = any(u.target is attention for u in node.users)
-        entry = {"name": str(node.target), "kind": "mask" if used_as_mask else "ids"}
-        sizes = [
-            attribute(self.module, str(user.args[1][user.args[0].index(node)].target)).shape[0]
-            for user in node.users
-            if user.target is not attention
-        ]
-        if sizes:
-            entry["entries"] = min(sizes)
-        if used_as_mask and sizes:
-            entry["kind"] = "both"
-        self.inputs.append(entry)
-
-    def _input(self, node: fx.Node) -> None:
-        """A float input: the host quantises it, a port streams it in."""
-        roles = sorted(demands(node))
-        role = "mac" if roles == ["mac"] else "wide"
-        fmt: Format = node.meta["formats"].setdefault(role, node.meta["formats"].get(role))
-        layout, name = self.layout(node), self.unique(f"{self.input_name(node)}_input")
-        element = "int8" if role == "mac" else wide_element(fmt.bits)
-        words = self.stream(f"{name}_words", "words")
-        out = self.stream(f"{name}_rows", "rows", element=element, layout=layout)
-        stage = UnpackStage(name, str(node.target), "before", 1, (words,), (out,), layout=layout, element=element)
-        self.add(stage, [{}])
-        config = word_config(layout, element, self.snapshot(), False)
-        port = Port(self.unique(f"{name}_in"), "", "read", "rows", str(node.target), config["max_words"], "read_rows",
-                    (words,), config)  # fmt: skip
-        self.ports.append(port)
-        self.inputs.append(
-            {"name": str(node.target), "kind": "rows", "scale": fmt.scale, "bits": fmt.bits, "stream": out}
-        )
-        self.native[out] = (role, (node,))
-        self.values[node, role] = out
-        self._formats(node, (node,), out, role, set(roles) - {role})
-
-    def _node(self, node: fx.Node, nodes: tuple[fx.Node, ...]) -> None:
+    def _node(self, node: Node, nodes: tuple[Node, ...]) -> None:
         op = operator_of(node)
         out = op.lower(self, nodes)
         roles = {role for n in nodes for role in demands(n)}
@@ -334,11 +310,9 @@ class Builder:
         if op.native == "wide":
             self.values[node, "wide"] = out
             roles.discard("wide")
-        self._formats(node, nodes, out, "wide" if op.native == "wide" else "raw", roles)
+        self.formats(node, nodes, out, "wide" if op.native == "wide" else "raw", roles)
 
-    def _formats(
-        self, node: fx.Node, nodes: tuple[fx.Node, ...], out: str, native: str, roles: set[str]
-    ) -> None:
+    def formats(self, node: Node, nodes: tuple[Node, ...], out: str, native: str, roles: set[str]) -> None:
         """Requant stages for every format that is wanted besides the native one."""
         for role in sorted(roles):
             fmt = next(n.meta["formats"][role] for n in nodes if role in n.meta["formats"])
@@ -365,11 +339,11 @@ class Builder:
             self.values[node, role] = stream
             self._alias(nodes, role, stream)
 
-    def _alias(self, nodes: tuple[fx.Node, ...], role: str, stream: str) -> None:
+    def _alias(self, nodes: tuple[Node, ...], role: str, stream: str) -> None:
         for n in nodes:
             self.values.setdefault((n, role), stream)
 
-    def _requant_data(self, node: fx.Node, native: str, role: str, scaled: bool) -> dict[str, Any]:
+    def _requant_data(self, node: Node, native: str, role: str, scaled: bool) -> dict[str, Any]:
         fmt: Format | None = node.meta["formats"].get(role)
         if native == "raw":
             factor, offset = node.meta["affine"]
@@ -385,7 +359,7 @@ class Builder:
         return {**data, "offset": node.meta["offset"]} if scaled else data
 
     def _quantize_rows(
-        self, node: fx.Node, nodes: tuple[fx.Node, ...], out: str, base: str, layout: Layout
+        self, node: Node, nodes: tuple[Node, ...], out: str, base: str, layout: Layout
     ) -> None:
         one = bool(node.meta.get("one_row", False))
         stream = self.stream(base, "rows", element="int8", layout=layout, one_row=one)
@@ -400,145 +374,3 @@ class Builder:
         self.native[stream] = ("mac", nodes)
         self.values[node, "mac"] = stream
         self.exponents[stream] = exponents
-
-    # -- the layer loop -------------------------------------------------------------------
-
-    def _carried_roles(self, position: int) -> tuple[set[str], set[str]]:
-        """Roles that the next layer, and that the code behind the loop, want of a node."""
-        assert self.loop is not None
-        back: set[str] = set()
-        for instance, following in zip(self.loop.instances, self.loop.instances[1:], strict=False):
-            inside = set(following)
-            back |= {r for r, users in demands(instance[position]).items() if any(u in inside for u in users)}
-        last = set(self.loop.instances[-1])
-        on = {
-            r
-            for r, users in demands(self.loop.instances[-1][position]).items()
-            if any(u not in last for u in users)
-        }
-        return back, on
-
-    def _enter(self) -> None:
-        assert self.loop is not None
-        for first, position in self.loop.carried:
-            for role in sorted(self._carried_roles(position)[0]):
-                source = self.values[first, role]
-                like = self.streams[source]
-                if source in self.exponents:
-                    raise CompileError(f"{first.meta['path']}: a value with row exponents crosses layers")
-                base = f"{re.sub(r'[^a-z0-9_]', '_', first.name.lower())}_{role}"
-                back = self.stream(f"{base}_back", like.kind, element=like.element, layout=like.layout)
-                out = self.stream(f"{base}_entered", like.kind, element=like.element, layout=like.layout)
-                stage = LoopEnterStage(
-                    self.unique(f"enter_{base}"), "layer loop", "loop", self.steps, (source, back), (out,),
-                    like=like,
-                )  # fmt: skip
-                self.add(stage, [{} for _ in range(self.steps)])
-                self.entered[first, role] = out
-                self.entered[self.loop.instances[0][position], f"back:{role}"] = back
-                sources = (first, *(i[position] for i in self.loop.instances[:-1]))
-                self.native[out] = (role, sources)
-
-    def _exit(self) -> None:
-        assert self.loop is not None
-        positions = {p for _, p in self.loop.carried}
-        for position, node in enumerate(self.loop.instances[0]):
-            last = self.loop.instances[-1][position]
-            back_roles, on_roles = self._carried_roles(position)
-            if position not in positions:
-                back_roles = set()
-            for role in sorted(back_roles | on_roles):
-                self._one_exit(node, last, role, role in back_roles, role in on_roles)
-
-    def _one_exit(self, node: fx.Node, last: fx.Node, role: str, back: bool, on: bool) -> None:
-        source = self.values[node, role]
-        like = self.streams[source]
-        base = source
-        outputs: list[str] = []
-        if back:
-            outputs.append(self.entered[node, f"back:{role}"])
-        if on:
-            out = self.stream(f"{base}_last", like.kind, element=like.element, layout=like.layout)
-            self.values[last, role] = out
-            outputs.append(out)
-        mode = "both" if back and on else ("back" if back else "last")
-        name = self.unique(f"exit_{base}")
-        stage = LoopExitStage(
-            name, "layer loop", "loop", self.steps, (source,), tuple(outputs), like=like, mode=mode
-        )
-        self.add(stage, [{} for _ in range(self.steps)])
-
-    # -- the end --------------------------------------------------------------------------
-
-    def _output(self, node: fx.Node) -> None:
-        views = self.module.meta["output_views"]
-        results = node.args[0]
-        assert isinstance(results, list | tuple)
-        for i, (result, view) in enumerate(zip(results, views, strict=True)):
-            assert isinstance(result, fx.Node)
-            fmt: Format = result.meta["formats"]["wide"]
-            source = self.values[result, "wide"]
-            layout, element = self.layout(result), wide_element(fmt.bits)
-            one = bool(result.meta.get("one_row", False))
-            words = self.stream(f"output{i}_words", "words")
-            stage = PackStage(
-                self.unique(f"output{i}"), f"output {i}", self.group, 1, (source,), (words,),
-                one_row=one, layout=layout, element=element,
-            )  # fmt: skip
-            self.add(stage, [{}])
-            config = word_config(layout, element, self.snapshot(), False)
-            port = Port(f"output{i}_out", "", "write", "output", f"output{i}", config["max_words"], "write_rows",
-                        (words,), {**config, "one_row": one})  # fmt: skip
-            self.ports.append(port)
-            self.outputs.append(
-                {"stream": source, "scale": fmt.scale, "element": element, "layout": layout,
-                 "one_row": one, "view": view, "port": port.name}
-            )  # fmt: skip
-
-    def _fork(self) -> None:
-        """A stream has one reader: duplicate those that have more."""
-        readers: dict[str, list[tuple[int, int]]] = {}
-        for number, stage in enumerate(self.stages):
-            for slot, name in enumerate(stage.inputs):
-                readers.setdefault(name, []).append((number, slot))
-        insert: list[tuple[int, Stage]] = []
-        for name, uses in readers.items():
-            if len(uses) > 1:
-                insert += self._fork_one(name, uses)
-        for before, stage in sorted(insert, key=lambda x: -x[0]):
-            self.stages.insert(before, stage)
-
-    def _fork_one(self, name: str, uses: list[tuple[int, int]]) -> list[tuple[int, Stage]]:
-        stream, made = self.streams[name], []
-        source = name
-        left = list(uses)
-        reader_stage = self.stages[uses[0][0]]
-        while len(left) > 1:
-            width = min(3, len(left))
-            more = len(left) > width
-            outputs = [self.unique(f"{name}_copy") for _ in range(width)]
-            self.streams.update({o: replace(stream, name=o) for o in outputs})
-            own = len(outputs) - (1 if more else 0)
-            for (number, slot), out in zip(left[:own], outputs, strict=False):
-                inputs = list(self.stages[number].inputs)
-                inputs[slot] = out
-                self.stages[number] = replace(self.stages[number], inputs=tuple(inputs))
-            left = left[own:]
-            writer = next((s for s in self.stages if name in s.outputs), None)
-            group = reader_stage.group if writer is None else writer.group
-            if writer is not None and isinstance(writer, LoopExitStage):
-                group = "after"
-            steps = self.loop.steps if group == "loop" and self.loop is not None else 1
-            stage = ForkStage(
-                self.unique(f"fork_{name}"), writer.path if writer else "", group, steps, (source,),
-                tuple(outputs), one_row=stream.one_row, like=stream,
-            )  # fmt: skip
-            self.data[stage.name] = [{} for _ in range(steps)]
-            made.append((uses[0][0], stage))
-            source = outputs[-1]
-        return list(reversed(made))
-
-
-def wide_element(bits: int) -> str:
-    """Element type that holds a residual of ``bits`` bits."""
-    return "int16" if bits <= 16 else "int32"

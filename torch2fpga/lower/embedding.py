@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
-from torch2fpga.design import Design, Estimate, Layout, Stage, ceil_div
+from torch2fpga.design import SCALAR, Design, Estimate, Layout, Stage, ceil_div
 from torch2fpga.lower.registry import Operator, operator, takes
+from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.values import Axis, Const, HostValue, Refused, RowValue
 
 aten = torch.ops.aten
@@ -37,7 +38,7 @@ def embed(ids: Sequence[Tensor], tables: Sequence[Tensor], positions: Tensor | N
 
 
 @takes(aten.embedding.default)
-def _take(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
+def _take(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
     table, ids = args[0], args[1]
     if not isinstance(table, Const):
         raise Refused("the table of an embedding must be a parameter")
@@ -55,7 +56,7 @@ def _take(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) 
     return RowValue(out, (*dims, (channel,)), batch, seq, (channel,))
 
 
-def add_positions(ctx: Any, node: fx.Node, x: RowValue, rows: Const) -> RowValue:
+def add_positions(ctx: Any, node: Node, x: RowValue, rows: Const) -> RowValue:
     """``x`` plus a constant that has one row a position (or the same row for all)."""
     value = rows.value
     while value.dim() > 2 and bool((value == value[:1]).all()):
@@ -84,7 +85,7 @@ def add_positions(ctx: Any, node: fx.Node, x: RowValue, rows: Const) -> RowValue
     return RowValue(ctx.emit(node, add, [x.node, constant]), x.dims, x.batch, x.seq, x.channels)
 
 
-def merge_embeds(ctx: Any, node: fx.Node, a: RowValue, b: RowValue) -> RowValue | None:
+def merge_embeds(ctx: Any, node: Node, a: RowValue, b: RowValue) -> RowValue | None:
     """The sum of two embeddings as one, or None where that is not what they are."""
     x, y = a.node, b.node
     if x.target is not embed or y.target is not embed or x.users or y.users or x is y:
@@ -100,7 +101,7 @@ def merge_embeds(ctx: Any, node: fx.Node, a: RowValue, b: RowValue) -> RowValue 
     return RowValue(ctx.emit(node, embed, args), a.dims, a.batch, a.seq, a.channels)
 
 
-def _quantise(q: Any, node: fx.Node) -> None:
+def _quantise(q: Any, node: Node) -> None:
     tables = [q.parameter(t) for t in node.args[1]]
     if node.args[2] is not None:
         tables.append(q.parameter(node.args[2]))
@@ -116,7 +117,7 @@ def _quantise(q: Any, node: fx.Node) -> None:
     }
 
 
-def _lower(b: Any, nodes: Sequence[fx.Node]) -> str:
+def _lower(b: Any, nodes: Sequence[Node]) -> str:
     node = nodes[0]
     layout, name = b.layout(node), b.name(node)
     sources: list[str] = []
@@ -147,7 +148,7 @@ operator(Operator("embedding", embed, (), "raw", _quantise, _lower))
 class EmbedStage(Stage):
     """Sum of table rows (int16) as int32. Cycles per row: row_words * tables + blocks."""
 
-    layout: Layout = Layout(1, 1)
+    layout: Layout = SCALAR
     ids: tuple[str, ...] = ()
     positions: bool = False
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
-from torch2fpga.design import Design, Estimate, Layout, Stage, ceil_div
+from torch2fpga.design import SCALAR, Design, Estimate, Layout, Stage, ceil_div
 from torch2fpga.lower.registry import Operator, operator, takes
+from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.values import Const, Refused, RowValue
 from torch2fpga.simulate.fixed import round_shift, rsqrt
 
@@ -27,7 +28,7 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 
 @takes(aten.layer_norm.default)
-def _take(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
+def _take(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
     x, shape = args[0], args[1]
     weight = args[2] if len(args) > 2 else None
     bias = args[3] if len(args) > 3 else None
@@ -42,7 +43,7 @@ def _take(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) 
     return RowValue(ctx.emit(node, layer_norm, values), x.dims, x.batch, x.seq, x.channels)
 
 
-def _quantise(q: Any, node: fx.Node) -> None:
+def _quantise(q: Any, node: Node) -> None:
     fmt = q.format(node.args[0], "wide")
     n = fmt.scale.numel()
     gamma = q.parameter(node.args[1]).to(torch.float64)
@@ -59,15 +60,13 @@ def _quantise(q: Any, node: fx.Node) -> None:
     }
 
 
-def _lower(b: Any, nodes: Sequence[fx.Node]) -> str:
+def _lower(b: Any, nodes: Sequence[Node]) -> str:
     node = nodes[0]
     x = b.demand(node.args[0], "wide")
     layout, name = b.layout(node), b.name(node)
     out = b.raw(f"{name}_unit", layout, node)
     params = b.words(f"{name}_params")
-    stage = NormalizeStage(
-        **b.common(node, name, (x,), (out,), params), layout=layout, element=b.element(x)
-    )
+    stage = NormalizeStage(**b.common(node, name, (x,), (out,), params), layout=layout, element=b.element(x))
     b.add(stage, [n.meta["data"] for n in nodes])
     return out
 
@@ -82,7 +81,7 @@ class NormalizeStage(Stage):
     Cycles per tile: 3 * blocks * tile.
     """
 
-    layout: Layout = Layout(1, 1)
+    layout: Layout = SCALAR
     element: str = "int16"
 
     template: ClassVar[str] = "normalize"

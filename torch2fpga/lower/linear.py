@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
-from torch2fpga.design import Design, Estimate, Layout, Stage, ceil_div
+from torch2fpga.design import SCALAR, Design, Estimate, Layout, Stage, ceil_div
 from torch2fpga.lower.registry import Operator, operator, takes
+from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.values import Const, Refused, RowValue, contiguous_channels
 
 aten = torch.ops.aten
@@ -32,7 +33,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, relu: bool = F
     return torch.relu(y) if relu else y
 
 
-def _emit(ctx: Any, node: fx.Node, x: Any, weight: Any, bias: Any, transposed: bool) -> RowValue:
+def _emit(ctx: Any, node: Node, x: Any, weight: Any, bias: Any, transposed: bool) -> RowValue:
     if not isinstance(x, RowValue):
         raise Refused("the input of a linear layer must come from the model's data")
     if not isinstance(weight, Const) or weight.value.dim() != 2:
@@ -54,18 +55,18 @@ def _emit(ctx: Any, node: fx.Node, x: Any, weight: Any, bias: Any, transposed: b
 
 
 @takes(aten.linear.default)
-def _linear(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
+def _linear(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
     return _emit(ctx, node, args[0], args[1], args[2] if len(args) > 2 else None, False)
 
 
 @takes(aten.addmm.default)
-def _addmm(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
+def _addmm(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
     if kwargs.get("beta", 1) != 1 or kwargs.get("alpha", 1) != 1:
         raise Refused("addmm with alpha or beta other than 1")
     return _emit(ctx, node, args[1], args[2], args[0], True)
 
 
-def matmul_const(ctx: Any, node: fx.Node, x: RowValue, weight: Const) -> RowValue:
+def matmul_const(ctx: Any, node: Node, x: RowValue, weight: Const) -> RowValue:
     """``x @ constant``: called by the matmul handler of attention.py."""
     return _emit(ctx, node, x, weight, None, True)
 
@@ -85,7 +86,7 @@ def quantise_weight(weight: Tensor, input_scale: Tensor) -> tuple[Tensor, Tensor
     return q.to(torch.int8), scale
 
 
-def _quantise(q: Any, node: fx.Node) -> None:
+def _quantise(q: Any, node: Node) -> None:
     source = node.args[0]
     fmt = q.format(source, "mac")
     weight = q.parameter(node.args[1])
@@ -97,7 +98,7 @@ def _quantise(q: Any, node: fx.Node) -> None:
     node.meta["relu"] = bool(node.kwargs.get("relu", False))
 
 
-def _lower(b: Any, nodes: Sequence[fx.Node]) -> str:
+def _lower(b: Any, nodes: Sequence[Node]) -> str:
     node = nodes[0]
     x = b.demand(node.args[0], "mac")
     layout_in, layout_out = b.layout(node.args[0]), b.layout(node)
@@ -138,8 +139,8 @@ class MatmulStage(Stage):
     Cycles per tile of rows: in_blocks * tile (fill) + out_blocks * (in_blocks + tile).
     """
 
-    layout_in: Layout = Layout(1, 1)
-    layout_out: Layout = Layout(1, 1)
+    layout_in: Layout = SCALAR
+    layout_out: Layout = SCALAR
 
     header: ClassVar[str] = "matmul.hpp"
     hold: ClassVar[str] = "tile"

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from torch2fpga.design import ELEMENTS, Design, Estimate, Layout, Stage, Stream, ceil_div
+from torch2fpga.design import ELEMENTS, SCALAR, Design, Estimate, Layout, Stage, Stream, ceil_div
 
 
 def tokens_per_launch(stream: Stream, design: Design, uses: int) -> int:
@@ -19,11 +19,14 @@ def tokens_per_launch(stream: Stream, design: Design, uses: int) -> int:
     return uses * rows * stream.tokens_per_row(s)
 
 
+NOTHING = Stream("", "rows")
+
+
 @dataclass(frozen=True)
 class FlowStage(Stage):
     """Common part: which kind of stream passes (``like``), with its token type and count."""
 
-    like: Stream = Stream("", "rows")
+    like: Stream = NOTHING
 
     header: ClassVar[str] = "flow.hpp"
     #: how often the stream's rows pass per launch: every step, or once
@@ -104,7 +107,7 @@ class LoopExitStage(FlowStage):
 class UnpackStage(Stage):
     """Memory words to vectors (model inputs, masks)."""
 
-    layout: Layout = Layout(1, 1)
+    layout: Layout = SCALAR
     element: str = "int8"
     mask: bool = False
 
@@ -126,7 +129,7 @@ class UnpackStage(Stage):
 class PackStage(Stage):
     """Vectors to memory words (model outputs)."""
 
-    layout: Layout = Layout(1, 1)
+    layout: Layout = SCALAR
     element: str = "int16"
 
     template: ClassVar[str] = "pack"

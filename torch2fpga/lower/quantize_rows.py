@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from torch2fpga.design import Design, Estimate, Layout, Stage, ceil_div
+from torch2fpga.design import SCALAR, Design, Estimate, Layout, Stage, ceil_div
 from torch2fpga.simulate.fixed import fitting_exponent, round_shift, saturate
 
 
@@ -19,7 +19,7 @@ from torch2fpga.simulate.fixed import fitting_exponent, round_shift, saturate
 class QuantizeRowsStage(Stage):
     """int32 rows to int8 rows and one exponent a row. Cycles per tile: 2 * blocks * tile."""
 
-    layout: Layout = Layout(1, 1)
+    layout: Layout = SCALAR
     zero_point: int = 0
 
     template: ClassVar[str] = "quantize_rows"
@@ -27,7 +27,13 @@ class QuantizeRowsStage(Stage):
     hold: ClassVar[str] = "tile"
 
     def config(self, design: Design) -> dict[str, Any]:
-        return {"blocks": self.layout.blocks(design.shape.lanes), "zero_point": self.zero_point}
+        lanes = design.shape.lanes
+        return {
+            "blocks": self.layout.blocks(lanes),
+            "group_blocks": self.layout.group_blocks(lanes),
+            "group_size": self.layout.size,
+            "zero_point": self.zero_point,
+        }
 
     def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
         assert inputs[0] is not None

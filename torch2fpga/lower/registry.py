@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch import fx
+from torch2fpga.passes.nodes import Node
 
 if TYPE_CHECKING:
     from torch2fpga.lower.builder import Builder
     from torch2fpga.passes.canonicalise import Canonicaliser
     from torch2fpga.passes.quantise import Quantiser
 
-Handler = Callable[["Canonicaliser", fx.Node, Sequence[Any], dict[str, Any]], Any]
+Handler = Callable[["Canonicaliser", Node, Sequence[Any], dict[str, Any]], Any]
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Operator:
     function: Callable[..., Any]
     roles: tuple[str, ...]
     native: str
-    quantise: Callable[[Quantiser, fx.Node], None]
-    lower: Callable[[Builder, Sequence[fx.Node]], str]
+    quantise: Callable[[Quantiser, Node], None]
+    lower: Callable[[Builder, Sequence[Node]], str]
 
 
 HANDLERS: dict[Any, Handler] = {}
@@ -68,7 +68,7 @@ def operator(op: Operator) -> Operator:
     return op
 
 
-def operator_of(node: fx.Node) -> Operator:
+def operator_of(node: Node) -> Operator:
     """The operator of a canonical node."""
     return OPERATORS[node.target]
 

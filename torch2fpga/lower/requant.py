@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from torch2fpga.design import Design, Estimate, Layout, Stage, ceil_div
+from torch2fpga.design import SCALAR, Design, Estimate, Layout, Stage, ceil_div
 from torch2fpga.errors import CompileError
 from torch2fpga.lower.linear import pad_channels
 from torch2fpga.simulate.fixed import round_shift, saturate
@@ -75,7 +75,7 @@ class RequantStage(Stage):
     whose share of the accumulator (``offset``) is added first.
     """
 
-    layout: Layout = Layout(1, 1)
+    layout: Layout = SCALAR
     in_element: str = "int32"
     out_element: str = "int8"
     bits: int = 8
@@ -119,7 +119,9 @@ class RequantStage(Stage):
         out = struct.pack("<16i", data["shift"], data["bias_shift"], *([0] * 14))
         rows = [self._channel_words(data[key], lanes) for key in ("m", "b")]
         out += bytes(torch.stack(rows, dim=1).contiguous().numpy().tobytes())
-        return out + bytes(self._channel_words(data["offset"], lanes).numpy().tobytes()) if self.scaled else out
+        return (
+            out + bytes(self._channel_words(data["offset"], lanes).numpy().tobytes()) if self.scaled else out
+        )
 
     def _channel_words(self, values: Tensor, lanes: int) -> Tensor:
         """One word of int32 a channel block (the first ``lanes`` of 16 used)."""

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
-from torch2fpga.design import ELEMENTS, Design, Estimate, Layout, Stage, ceil_div
+from torch2fpga.design import ELEMENTS, SCALAR, Design, Estimate, Layout, Stage, ceil_div
 from torch2fpga.lower.registry import Operator, operator, takes
+from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.values import Poison, Refused, RowValue, contiguous_channels
 
 aten = torch.ops.aten
@@ -34,7 +35,7 @@ def concat_channels(a: Tensor, b: Tensor) -> Tensor:
 
 
 @takes(aten.select.int)
-def _select(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
+def _select(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
     x, dim, index = args
     if not isinstance(x, RowValue):
         raise Refused("selects from something that is not the model's data")
@@ -53,13 +54,13 @@ def _select(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]
     raise Refused(f"selects along dimension {dim} of {x.shape}, which is neither tokens nor heads")
 
 
-def _row(ctx: Any, node: fx.Node, x: RowValue, index: int, rest: Any) -> RowValue:
+def _row(ctx: Any, node: Node, x: RowValue, index: int, rest: Any) -> RowValue:
     out = ctx.emit(node, select_row, [x.node, index])
     return RowValue(out, rest, x.batch, ctx.single_row, x.channels)
 
 
 @takes(aten.slice.Tensor)
-def _slice(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
+def _slice(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
     x = args[0]
     if not isinstance(x, RowValue):
         raise Refused("slices something that is not the model's data")
@@ -76,7 +77,7 @@ def _slice(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any])
 
 
 @takes(aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default)
-def _split(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+def _split(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     x, dim = args[0], (args[2] if len(args) > 2 else kwargs.get("dim", 0))
     if not isinstance(x, RowValue) or dim % len(x.dims) != len(x.dims) - 1 or not x.channels_last():
         raise Refused("splits something other than channels")
@@ -89,12 +90,12 @@ def _split(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any])
 
 
 @takes(python_operator.getitem)
-def _getitem(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+def _getitem(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     return Poison() if isinstance(args[0], Poison) else args[0][args[1]]
 
 
 @takes(aten.cat.default)
-def _cat(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
+def _cat(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
     parts, dim = args[0], args[1] if len(args) > 1 else 0
     if not all(isinstance(p, RowValue) and p.channels_last() for p in parts):
         raise Refused("joins something that is not the model's data")
@@ -109,11 +110,11 @@ def _cat(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -
     return result
 
 
-def _quantise(q: Any, node: fx.Node) -> None:
+def _quantise(q: Any, node: Node) -> None:
     node.meta["data"] = {}
 
 
-def _lower_row(b: Any, nodes: Sequence[fx.Node]) -> str:
+def _lower_row(b: Any, nodes: Sequence[Node]) -> str:
     node = nodes[0]
     x = b.demand(node.args[0], "wide")
     layout, name = b.layout(node), b.name(node)
@@ -125,7 +126,7 @@ def _lower_row(b: Any, nodes: Sequence[fx.Node]) -> str:
     return out
 
 
-def _lower_slice(b: Any, nodes: Sequence[fx.Node]) -> str:
+def _lower_slice(b: Any, nodes: Sequence[Node]) -> str:
     node = nodes[0]
     x = b.demand(node.args[0], "wide")
     layout, name = b.layout(node), b.name(node)
@@ -141,7 +142,7 @@ def _lower_slice(b: Any, nodes: Sequence[fx.Node]) -> str:
     return out
 
 
-def _lower_concat(b: Any, nodes: Sequence[fx.Node]) -> str:
+def _lower_concat(b: Any, nodes: Sequence[Node]) -> str:
     node = nodes[0]
     x, y = (b.demand(a, "wide") for a in node.args)
     name = b.name(node)
@@ -165,7 +166,7 @@ operator(Operator("concat_channels", concat_channels, ("wide", "wide"), "wide", 
 class SelectRowStage(Stage):
     """One row of every sequence; one token a cycle."""
 
-    layout: Layout = Layout(1, 1)
+    layout: Layout = SCALAR
     element: str = "int16"
     row: int = 0
 
@@ -192,8 +193,8 @@ class SelectRowStage(Stage):
 class SliceStage(Stage):
     """Channels [start, start + size). Cycles per tile: (in_blocks + 1 + out_blocks) * tile."""
 
-    layout_in: Layout = Layout(1, 1)
-    layout: Layout = Layout(1, 1)
+    layout_in: Layout = SCALAR
+    layout: Layout = SCALAR
     element: str = "int16"
     start: int = 0
 
@@ -225,8 +226,8 @@ class SliceStage(Stage):
 class ConcatStage(Stage):
     """Channels of a, then of b. Cycles per tile: (a + b + 1 + out blocks) * tile."""
 
-    layout_a: Layout = Layout(1, 1)
-    layout_b: Layout = Layout(1, 1)
+    layout_a: Layout = SCALAR
+    layout_b: Layout = SCALAR
     element: str = "int16"
 
     template: ClassVar[str] = "concat_channels"
@@ -253,5 +254,3 @@ class ConcatStage(Stage):
         s = design.shape
         depth = (self.layout_a.blocks(s.lanes) + self.layout_b.blocks(s.lanes) + 1) * s.tile
         return Estimate(lut=s.lanes * 60, bram18=ceil_div(s.lanes * 32, 36) * ceil_div(depth, 512))
-
-

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import fx
 
 from torch2fpga.lower.attention import scale_scores
 from torch2fpga.lower.linear import linear
 from torch2fpga.lower.registry import takes
+from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.values import Const, Refused, RowValue, Scores
 
 aten = torch.ops.aten
@@ -25,7 +25,7 @@ def _scalar(value: Any) -> float | None:
     return None
 
 
-def _scaled(ctx: Any, node: fx.Node, x: Any, factor: float) -> Any:
+def _scaled(ctx: Any, node: Node, x: Any, factor: float) -> Any:
     if isinstance(x, Scores):
         return scale_scores(x, factor)
     if isinstance(x, RowValue) and x.node.target is linear and not x.node.users and not x.node.kwargs:
@@ -38,7 +38,7 @@ def _scaled(ctx: Any, node: fx.Node, x: Any, factor: float) -> Any:
 
 
 @takes(aten.mul.Tensor, aten.mul.Scalar)
-def _mul(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+def _mul(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     a, b = args
     for x, factor in ((a, _scalar(b)), (b, _scalar(a))):
         if factor is not None:
@@ -47,7 +47,7 @@ def _mul(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -
 
 
 @takes(aten.div.Tensor, aten.div.Scalar)
-def _div(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+def _div(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     divisor = _scalar(args[1])
     if not divisor:
         raise Refused("divides by something other than a nonzero scalar")
@@ -55,5 +55,5 @@ def _div(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -
 
 
 @takes(aten.pow.Tensor_Scalar)
-def _pow(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+def _pow(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     raise Refused("a power outside of the tanh form of GELU")

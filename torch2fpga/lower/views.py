@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import fx
 
 from torch2fpga.lower.registry import takes
+from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.values import Refused, RowValue, Scores, split_axes
 
 aten = torch.ops.aten
@@ -23,19 +23,19 @@ def _rows(x: Any) -> RowValue:
 
 
 @takes(aten.reshape.default, aten.flatten.using_ints, aten.unflatten.int)
-def _reshape(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
+def _reshape(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
     return split_axes(_rows(args[0]), tuple(node.meta["val"].shape))
 
 
 @takes(aten.unsqueeze.default)
-def _unsqueeze(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
+def _unsqueeze(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
     x = _rows(args[0])
     at = args[1] if args[1] >= 0 else args[1] + len(x.dims) + 1
     return replace(x, dims=(*x.dims[:at], (), *x.dims[at:]))
 
 
 @takes(aten.squeeze.dim)
-def _squeeze(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
+def _squeeze(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
     x = _rows(args[0])
     at = args[1] % len(x.dims)
     if x.shape[at] != 1:
@@ -44,7 +44,7 @@ def _squeeze(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any
 
 
 @takes(aten.transpose.int)
-def _transpose(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+def _transpose(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     if isinstance(args[0], Scores):
         raise Refused("transposed attention scores")
     x = _rows(args[0])
@@ -55,13 +55,13 @@ def _transpose(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, A
 
 
 @takes(aten.permute.default)
-def _permute(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
+def _permute(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> RowValue:
     x = _rows(args[0])
     return replace(x, dims=tuple(x.dims[i] for i in args[1]))
 
 
 @takes(aten.clone.default, aten.contiguous.default, aten.expand.default, aten._to_copy.default)
-def _copy(ctx: Any, node: fx.Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+def _copy(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     x = args[0]
     if isinstance(x, RowValue) and tuple(node.meta["val"].shape) != x.shape:
         raise Refused(f"broadcasts {x.shape} to {tuple(node.meta['val'].shape)}")

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from torch2fpga.passes.nodes import Node
+
 #: rows of each node that are kept to search smoothing exponents on
 SAMPLE_ROWS = 384
 
@@ -41,11 +43,11 @@ class _Recorder(fx.Interpreter):
         self.valid: Tensor | None = None
         self.budget = SAMPLE_ROWS
 
-    def run_node(self, n: fx.Node) -> Any:
+    def run_node(self, n: Node) -> Any:
         result = super().run_node(n)
-        if n.op in ("call_function", "placeholder") and isinstance(result, Tensor):
-            if result.dim() == 3 and result.is_floating_point():
-                self._record(n.name, result)
+        data = n.op in ("call_function", "placeholder") and isinstance(result, Tensor)
+        if data and result.dim() == 3 and result.is_floating_point():
+            self._record(n.name, result)
         return result
 
     def _record(self, name: str, value: Tensor) -> None:
@@ -67,8 +69,8 @@ def masks_of(module: fx.GraphModule) -> list[str]:
     """Inputs that say which tokens are real."""
     from torch2fpga.lower.attention import attention
 
-    found = {str(n.args[3].target) for n in module.graph.nodes if n.target is attention and n.args[3] is not None}
-    return sorted(found)
+    uses = [n for n in module.graph.nodes if n.target is attention and n.args[3] is not None]
+    return sorted({str(n.args[3].target) for n in uses})
 
 
 def run_calibration(

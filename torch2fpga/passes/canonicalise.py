@@ -16,6 +16,7 @@ from torch import Tensor, fx
 from torch2fpga.errors import Refusal, UnsupportedModel
 from torch2fpga.lower.registry import HANDLERS
 from torch2fpga.passes.fold_constants import attribute
+from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.values import Axis, Const, HostValue, Poison, Refused, RowValue
 
 
@@ -36,16 +37,16 @@ class Canonicaliser:
         self.swapped = swapped
         self.graph = fx.Graph()
         self.root = torch.nn.Module()
-        self.values: dict[fx.Node, Any] = {}
+        self.values: dict[Node, Any] = {}
         self.refusals: list[Refusal] = []
         self.mask_cache: dict[Any, Any] = {}
         self.single_row = Axis(1)
         self.mapping: list[tuple[str, str, str]] = []
         self.output_views: list[dict[str, Any]] = []
         self._rows: tuple[Axis, Axis] | None = None
-        self._inputs: dict[fx.Node, fx.Node] = {}
-        self._constants: dict[int, tuple[Tensor, fx.Node]] = {}
-        self._current: fx.Node | None = None
+        self._inputs: dict[Node, Node] = {}
+        self._constants: dict[int, tuple[Tensor, Node]] = {}
+        self._current: Node | None = None
 
     # -- what handlers call ---------------------------------------------------------------
 
@@ -64,8 +65,8 @@ class Canonicaliser:
             raise _SwapRows(reason)
 
     def emit(
-        self, source: fx.Node, function: Any, args: Sequence[Any], kwargs: dict[str, Any] | None = None
-    ) -> fx.Node:
+        self, source: Node, function: Any, args: Sequence[Any], kwargs: dict[str, Any] | None = None
+    ) -> Node:
         """A canonical node that carries the path of the captured node it comes from."""
         node = self.graph.call_function(function, tuple(args), kwargs or {})
         node.meta["path"] = module_path(source)
@@ -74,7 +75,7 @@ class Canonicaliser:
         self.mapping.append((source.name, module_path(source), function.__name__))
         return node
 
-    def constant(self, value: Tensor, name: str) -> fx.Node:
+    def constant(self, value: Tensor, name: str) -> Node:
         """A parameter or constant of the canonical graph (the same tensor only once)."""
         key = id(value)
         if key in self._constants:
@@ -90,17 +91,17 @@ class Canonicaliser:
         self._constants[key] = (value, node)
         return node
 
-    def tensor(self, node: fx.Node) -> Tensor:
+    def tensor(self, node: Node) -> Tensor:
         """The value behind a canonical constant."""
-        return getattr(self.root, str(node.target))  # type: ignore[no-any-return]
+        return getattr(self.root, str(node.target))
 
-    def input(self, placeholder: fx.Node) -> fx.Node:
+    def input(self, placeholder: Node) -> Node:
         """The canonical input for a captured placeholder."""
         return self._inputs[placeholder]
 
-    def host_inputs(self, node: fx.Node) -> list[fx.Node]:
+    def host_inputs(self, node: Node) -> list[Node]:
         """Placeholders that a host value depends on."""
-        found: list[fx.Node] = []
+        found: list[Node] = []
         todo, seen = [node], set()
         while todo:
             item = todo.pop()
@@ -112,7 +113,7 @@ class Canonicaliser:
             todo += item.all_input_nodes
         return found
 
-    def evaluate(self, node: fx.Node, known: dict[fx.Node, Tensor]) -> Tensor:
+    def evaluate(self, node: Node, known: dict[Node, Tensor]) -> Tensor:
         """Run the part of the captured graph that computes ``node``."""
         if node not in known:
             if node.op == "get_attr":
@@ -151,17 +152,15 @@ class Canonicaliser:
         module.meta["output_views"] = self.output_views
         return module
 
-    def _guard(self, node: fx.Node, action: Any) -> Any:
+    def _guard(self, node: Node, action: Any) -> Any:
         try:
             return action(node)
         except Refused as refused:
             target = str(node.target).removeprefix("aten.")
-            self.refusals.append(
-                Refusal(node.name, target, module_path(node), refused.reason, refused.help)
-            )
+            self.refusals.append(Refusal(node.name, target, module_path(node), refused.reason, refused.help))
             return Poison()
 
-    def _placeholder(self, node: fx.Node) -> Any:
+    def _placeholder(self, node: Node) -> Any:
         value = node.meta["val"]
         new = self.graph.placeholder(node.name)
         new.meta.update(path=node.name, shape=tuple(value.shape), dtype=value.dtype)
@@ -175,7 +174,7 @@ class Canonicaliser:
         new.meta["kind"] = "ids"
         return HostValue(node, tuple(value.shape))
 
-    def _float_input(self, node: fx.Node, new: fx.Node, value: Tensor) -> RowValue:
+    def _float_input(self, node: Node, new: Node, value: Tensor) -> RowValue:
         if value.dtype != torch.float32:
             raise Refused(f"a {value.dtype} input", "use a float32 model and inputs")
         shape = tuple(value.shape)
@@ -184,14 +183,16 @@ class Canonicaliser:
         elif len(shape) == 3:
             batch, seq = self.rows(*((shape[1], shape[0]) if self.swapped else shape[:2]))
         else:
-            raise Refused(f"a float input of shape {shape}", "use (rows, channels) or (batch, rows, channels)")
+            raise Refused(
+                f"a float input of shape {shape}", "use (rows, channels) or (batch, rows, channels)"
+            )
         new.meta["kind"] = "rows"
         channel = Axis(shape[-1])
         order = [seq] if len(shape) == 2 else ([seq, batch] if self.swapped else [batch, seq])
         dims = tuple((a,) if a.size != 1 else () for a in order)
         return RowValue(new, (*dims, (channel,)), batch, seq, (channel,))
 
-    def _call(self, node: fx.Node) -> Any:
+    def _call(self, node: Node) -> Any:
         inputs = [self.values[n] for n in node.all_input_nodes]
         if any(isinstance(v, Poison) for v in inputs):
             return Poison()
@@ -211,11 +212,11 @@ class Canonicaliser:
             raise Refused("this operator is not supported")
         return handler(self, node, list(args), dict(kwargs))
 
-    def _derived(self, node: fx.Node) -> str:
+    def _derived(self, node: Node) -> str:
         names = [self.values[n].name for n in node.all_input_nodes]
         return f"{next((n for n in names if n), 'constant')}_{node.name}"
 
-    def _output(self, node: fx.Node) -> None:
+    def _output(self, node: Node) -> None:
         results = []
         for i, item in enumerate(node.args[0] if isinstance(node.args[0], tuple | list) else [node.args[0]]):
             value = self.values[item] if isinstance(item, fx.Node) else item
@@ -241,7 +242,7 @@ def _view_recipe(value: RowValue) -> dict[str, Any]:
     }
 
 
-def module_path(node: fx.Node) -> str:
+def module_path(node: Node) -> str:
     """Dotted path of the module a captured node comes from, without the wrapper's prefix."""
     stack = node.meta.get("nn_module_stack") or {}
     path = next(reversed(stack.values()))[0] if stack else ""
@@ -249,7 +250,7 @@ def module_path(node: fx.Node) -> str:
     return path.removeprefix("model.") if path != "model" else ""
 
 
-def module_class(node: fx.Node) -> str:
+def module_class(node: Node) -> str:
     """Class name of that module."""
     stack = node.meta.get("nn_module_stack") or {}
     if not stack:

@@ -8,6 +8,7 @@ from torch import Tensor, fx
 
 from torch2fpga.errors import DesignError
 from torch2fpga.passes.manager import GraphPass
+from torch2fpga.passes.nodes import Node
 
 aten = torch.ops.aten
 
@@ -40,7 +41,7 @@ DROPOUT = {aten.dropout.default, aten.feature_dropout.default, aten.dropout_.def
 VIEWS = {aten.view.default, aten._unsafe_view.default}
 
 
-def _unchanged(node: fx.Node) -> bool:
+def _unchanged(node: Node) -> bool:
     source = node.args[0]
     if not isinstance(source, fx.Node):
         return False

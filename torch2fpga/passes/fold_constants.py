@@ -10,6 +10,7 @@ from torch import Tensor, fx
 
 from torch2fpga.errors import DesignError
 from torch2fpga.passes.manager import GraphPass
+from torch2fpga.passes.nodes import Node
 
 
 def attribute(module: torch.nn.Module, target: str) -> Any:
@@ -29,7 +30,7 @@ class FoldConstants(GraphPass):
 
     def call(self, module: fx.GraphModule) -> bool:
         parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
-        known: dict[fx.Node, Any] = {}
+        known: dict[Node, Any] = {}
         for node in module.graph.nodes:
             value = self._evaluate(module, node, parameters, known)
             if value is not None:
@@ -51,9 +52,7 @@ class FoldConstants(GraphPass):
         return modified
 
     @staticmethod
-    def _evaluate(
-        module: fx.GraphModule, node: fx.Node, parameters: set[str], known: dict[fx.Node, Any]
-    ) -> Any:
+    def _evaluate(module: fx.GraphModule, node: Node, parameters: set[str], known: dict[Node, Any]) -> Any:
         if node.op == "get_attr":
             return None if node.target in parameters else attribute(module, str(node.target))
         if node.op != "call_function" or any(n not in known for n in node.all_input_nodes):

@@ -12,6 +12,7 @@ from torch2fpga.lower.linear import linear
 from torch2fpga.lower.rows import slice_channels
 from torch2fpga.passes.fold_constants import attribute
 from torch2fpga.passes.manager import GraphPass
+from torch2fpga.passes.nodes import Node
 
 
 def _add_constant(module: fx.GraphModule, value: torch.Tensor, base: str) -> str:
@@ -47,7 +48,7 @@ class SplitLinears(GraphPass):
         return modified
 
     @staticmethod
-    def _one(module: fx.GraphModule, node: fx.Node, user: fx.Node) -> None:
+    def _one(module: fx.GraphModule, node: Node, user: Node) -> None:
         start, size = user.args[1], user.args[2]
         assert isinstance(start, int) and isinstance(size, int)
         args: list[fx.node.Argument] = [node.args[0]]

@@ -13,6 +13,7 @@ import torch
 from torch import fx
 
 from torch2fpga.passes.manager import GraphPass
+from torch2fpga.passes.nodes import Node
 
 aten = torch.ops.aten
 
@@ -25,17 +26,17 @@ def _close(value: Any, expected: float) -> bool:
     return isinstance(value, int | float) and math.isclose(value, expected, rel_tol=1e-6)
 
 
-def _times(node: Any, factor: float) -> fx.Node | None:
+def _times(node: Any, factor: float) -> Node | None:
     """x where node is x * factor or factor * x."""
     if not _is(node, aten.mul.Tensor):
         return None
     a, b = node.args
     if _close(b, factor):
-        return a  # type: ignore[no-any-return]
+        return a
     return b if _close(a, factor) else None
 
 
-def _gelu_tanh(node: fx.Node) -> fx.Node | None:
+def _gelu_tanh(node: Node) -> Node | None:
     """x where node is 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), else None."""
     if node.target is not aten.mul.Tensor or len(node.args) != 2:
         return None

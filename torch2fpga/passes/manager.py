@@ -32,7 +32,7 @@ class GraphPass(ABC):
     def call(self, module: fx.GraphModule) -> bool:
         """Change ``module`` in place; True if anything changed."""
 
-    def verify(self, module: fx.GraphModule) -> None:
+    def verify(self, module: fx.GraphModule) -> None:  # noqa: B027  nothing to check is a fine default
         """Check what the pass promises (graph lint is always run).
 
         Raises:
@@ -49,7 +49,9 @@ class PassManager:
         for item in self.passes:
             missing = set(item.requires) - have
             if missing:
-                raise DesignError(f"pass {item.name} needs {sorted(missing)}, which no pass before it ensures")
+                raise DesignError(
+                    f"pass {item.name} needs {sorted(missing)}, which no pass before it ensures"
+                )
             have |= set(item.ensures)
 
     def __call__(self, module: fx.GraphModule) -> bool:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
+from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.values import Const, HostValue, Refused, RowValue
 
 
@@ -21,7 +22,7 @@ from torch2fpga.passes.values import Const, HostValue, Refused, RowValue
 class Mask:
     """What a mask means: an input with one flag a key (or None), and whether it is causal."""
 
-    input: fx.Node | None
+    input: Node | None
     causal: bool
 
 
@@ -78,7 +79,7 @@ def classify_mask(ctx: Any, mask: Any, query: RowValue) -> Mask:
         raise Refused(f"an attention mask that is not computed from one (batch, seq) input: {inputs}")
     key = (mask.node, inputs[0])
     if key in ctx.mask_cache:
-        return ctx.mask_cache[key]  # type: ignore[no-any-return]
+        return ctx.mask_cache[key]
     dtype = inputs[0].meta["val"].dtype
     causal = _pattern(ctx.evaluate(mask.node, {inputs[0]: torch.ones(batch, seq).to(dtype)}), seq)
     allowed = torch.ones(seq, seq, dtype=torch.bool)

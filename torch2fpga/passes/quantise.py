@@ -24,12 +24,12 @@ from torch import Tensor, fx
 from torch2fpga.errors import CompileError
 from torch2fpga.lower.activation import ZERO_POINTS, activation
 from torch2fpga.lower.add import add
-from torch2fpga.lower.attention import attention
 from torch2fpga.lower.linear import linear, quantise_weight
 from torch2fpga.lower.registry import OPERATORS
 from torch2fpga.lower.rows import concat_channels, select_row, slice_channels
 from torch2fpga.passes.calibrate import Statistics
 from torch2fpga.passes.fold_constants import attribute
+from torch2fpga.passes.nodes import Node
 
 #: smoothing exponents that are tried; None is no smoothing
 EXPONENTS = (None, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -60,9 +60,9 @@ class Format:
     zero_point: int = 0
 
 
-def demands(node: fx.Node) -> dict[str, list[fx.Node]]:
+def demands(node: Node) -> dict[str, list[Node]]:
     """role -> consumers of a canonical node that want it."""
-    found: dict[str, list[fx.Node]] = {}
+    found: dict[str, list[Node]] = {}
     for user in node.users:
         if user.op == "output":
             found.setdefault("wide", []).append(user)
@@ -81,25 +81,25 @@ class Quantiser:
     def __init__(self, module: fx.GraphModule, stats: Mapping[str, Statistics]) -> None:
         self.module = module
         self.stats = stats
-        self._wide: dict[fx.Node, Format] = {}
+        self._wide: dict[Node, Format] = {}
 
     # -- what operators call --------------------------------------------------------------
 
-    def parameter(self, node: fx.Node) -> Tensor:
+    def parameter(self, node: Node) -> Tensor:
         """A constant of the canonical graph."""
-        return attribute(self.module, str(node.target)).detach()  # type: ignore[no-any-return]
+        return attribute(self.module, str(node.target)).detach()
 
-    def channels(self, node: fx.Node) -> int:
+    def channels(self, node: Node) -> int:
         """Channels of a value."""
         return self.stats[node.name].largest.numel()
 
-    def format(self, node: fx.Node, role: str) -> Format:
+    def format(self, node: Node, role: str) -> Format:
         """The format in which ``node`` is wanted for ``role`` (decided once)."""
         formats = node.meta.setdefault("formats", {})
         if role not in formats:
             make = {"mac": self._mac, "attn": self._attn, "act": self._act, "wide": self._wide_format}
             formats[role] = make[role](node)
-        return formats[role]  # type: ignore[no-any-return]
+        return formats[role]
 
     # -- the pass -------------------------------------------------------------------------
 
@@ -123,9 +123,9 @@ class Quantiser:
 
     def _wide_groups(self) -> None:
         """Values joined by adds (and moves) share one residual format."""
-        parent: dict[fx.Node, fx.Node] = {}
+        parent: dict[Node, Node] = {}
 
-        def root(node: fx.Node) -> fx.Node:
+        def root(node: Node) -> Node:
             while parent.setdefault(node, node) is not node:
                 node = parent[node]
             return node
@@ -136,13 +136,13 @@ class Quantiser:
                     parent[root(source)] = root(node)
             elif node.op in ("call_function", "placeholder") and node.meta.get("kind") != "ids":
                 root(node)
-        groups: dict[fx.Node, list[fx.Node]] = {}
+        groups: dict[Node, list[Node]] = {}
         for node in list(parent):
             groups.setdefault(root(node), []).append(node)
         for members in groups.values():
             self._wide.update(dict.fromkeys(members, self._group_format(members)))
 
-    def _group_format(self, members: list[fx.Node]) -> Format:
+    def _group_format(self, members: list[Node]) -> Format:
         adds = sum(m.target is add for m in members)
         logits = len(members) == 1 and members[0].target is linear
         bits = 24 if adds > 1 or logits else 16
@@ -152,14 +152,14 @@ class Quantiser:
             scale = 2.0 ** math.ceil(math.log2(scale))
         return Format("wide", bits, torch.tensor([scale], dtype=torch.float64))
 
-    def _wide_format(self, node: fx.Node) -> Format:
+    def _wide_format(self, node: Node) -> Format:
         shared = self._wide[node]
         return Format("wide", shared.bits, shared.scale.expand(self.channels(node)))
 
-    def _act(self, node: fx.Node) -> Format:
+    def _act(self, node: Node) -> Format:
         return Format("act", 24, torch.full((self.channels(node),), 2.0**-14, dtype=torch.float64))
 
-    def _attn(self, node: fx.Node) -> Format:
+    def _attn(self, node: Node) -> Format:
         (user,) = {u for u in demands(node)["attn"]}
         q, k, v = user.args[:3]
         if node is v and node not in (q, k):
@@ -173,16 +173,16 @@ class Quantiser:
         scale = both / 127 * (balance if node is q else 1 / balance)
         return Format("attn", 8, scale.reshape(-1))
 
-    def _largest(self, node: fx.Node) -> Tensor:
+    def _largest(self, node: Node) -> Tensor:
         return self.stats[node.name].largest.to(torch.float64).clamp(min=1e-6)
 
-    def _mac(self, node: fx.Node) -> Format:
+    def _mac(self, node: Node) -> Format:
         channels = self.channels(node)
         if node.target is activation:
             scale = torch.full((channels,), 2.0**-14, dtype=torch.float64)
             zero_point = ZERO_POINTS[str(node.kwargs["kind"])]
             return Format("mac", 8, scale, dynamic=True, zero_point=zero_point)
-        weights = torch.cat([self.parameter(u.args[1]) for u in demands(node)["mac"]])  # type: ignore[arg-type]
+        weights = torch.cat([self.parameter(u.args[1]) for u in demands(node)["mac"]])
         step = max(1, weights.shape[0] // SEARCH_CHANNELS)
         scale = search_smoothing(self.stats[node.name].sample(), self._largest(node), weights, step)
         return Format("mac", 8, scale)
@@ -222,9 +222,9 @@ def sampled_nodes(module: fx.GraphModule) -> set[str]:
     """Names of nodes whose calibration rows the search needs."""
     found = set()
     for node in module.graph.nodes:
-        if node.op in ("call_function", "placeholder") and node.target is not activation:
-            if "mac" in demands(node):
-                found.add(node.name)
+        data = node.op in ("call_function", "placeholder") and node.target is not activation
+        if data and "mac" in demands(node):
+            found.add(node.name)
     return found
 
 
@@ -232,3 +232,8 @@ def quantise(module: fx.GraphModule, stats: Mapping[str, Statistics]) -> Any:
     """Run the pass on a canonical, calibrated module."""
     Quantiser(module, stats).run()
     return module
+
+
+def wide_element(bits: int) -> str:
+    """Element type that holds a residual of ``bits`` bits."""
+    return "int16" if bits <= 16 else "int32"

@@ -17,6 +17,7 @@ from torch import Tensor, fx
 
 from torch2fpga.passes.fold_constants import attribute
 from torch2fpga.passes.manager import GraphPass
+from torch2fpga.passes.nodes import Node
 
 _INDEXED = re.compile(r"^(.*?)\.?(\d+)(?:\.|$)")
 
@@ -33,23 +34,23 @@ class Loop:
     """
 
     prefix: str
-    instances: tuple[tuple[fx.Node, ...], ...]
-    carried: tuple[tuple[fx.Node, int], ...]
+    instances: tuple[tuple[Node, ...], ...]
+    carried: tuple[tuple[Node, int], ...]
 
     @property
     def steps(self) -> int:
         return len(self.instances)
 
 
-def _block_key(node: fx.Node) -> tuple[str, int] | None:
+def _block_key(node: Node) -> tuple[str, int] | None:
     match = _INDEXED.match(node.meta.get("path", ""))
     return (match.group(1), int(match.group(2))) if match and node.op == "call_function" else None
 
 
-def _signature(module: fx.GraphModule, nodes: Sequence[fx.Node]) -> tuple[Any, ...]:
+def _signature(module: fx.GraphModule, nodes: Sequence[Node]) -> tuple[Any, ...]:
     """Operators, attributes, shapes and wiring; constants that are no weights by content."""
     inside = {n: i for i, n in enumerate(nodes)}
-    outside: dict[fx.Node, int] = {}
+    outside: dict[Node, int] = {}
 
     def describe(value: Any) -> Any:
         if isinstance(value, fx.Node):
@@ -77,7 +78,7 @@ def _content(tensor: Tensor) -> tuple[Any, ...]:
 
 def find_loop(module: fx.GraphModule) -> Loop | None:
     """The layer loop of a canonical graph, or None where nothing repeats (or not in a chain)."""
-    groups: dict[tuple[str, int], list[fx.Node]] = {}
+    groups: dict[tuple[str, int], list[Node]] = {}
     for node in module.graph.nodes:
         key = _block_key(node)
         if key is not None:
@@ -95,7 +96,7 @@ def _size(loop: Loop) -> int:
     return loop.steps * len(loop.instances[0])
 
 
-def _loop_of(module: fx.GraphModule, prefix: str, blocks: list[list[fx.Node]]) -> Loop | None:
+def _loop_of(module: fx.GraphModule, prefix: str, blocks: list[list[Node]]) -> Loop | None:
     if len(blocks) < 2:
         return None
     signature = _signature(module, blocks[0])
@@ -105,9 +106,9 @@ def _loop_of(module: fx.GraphModule, prefix: str, blocks: list[list[fx.Node]]) -
     return Loop(prefix, tuple(tuple(b) for b in blocks), carried) if carried else None
 
 
-def _outside(block: Sequence[fx.Node]) -> list[fx.Node]:
+def _outside(block: Sequence[Node]) -> list[Node]:
     """Data nodes that a block reads from outside, in order of first use."""
-    inside, found = set(block), dict[fx.Node, None]()
+    inside, found = set(block), dict[Node, None]()
     for node in block:
         for source in node.all_input_nodes:
             if source not in inside and source.op != "get_attr":
@@ -115,10 +116,10 @@ def _outside(block: Sequence[fx.Node]) -> list[fx.Node]:
     return list(found)
 
 
-def _carried(blocks: list[list[fx.Node]]) -> tuple[tuple[fx.Node, int], ...] | None:
+def _carried(blocks: list[list[Node]]) -> tuple[tuple[Node, int], ...] | None:
     """Loop-carried values, or None where the blocks are no chain."""
     inputs = [_outside(b) for b in blocks]
-    carried: list[tuple[fx.Node, int]] = []
+    carried: list[tuple[Node, int]] = []
     for slot, first in enumerate(inputs[0]):
         sources = [i[slot] for i in inputs]
         if all(s is first for s in sources) and first.op == "placeholder":

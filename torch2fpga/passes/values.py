@@ -14,7 +14,9 @@ from itertools import count
 from math import prod
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
+
+from torch2fpga.passes.nodes import Node
 
 
 class Refused(Exception):
@@ -59,7 +61,7 @@ class RowValue:
         channels: channel axes, outermost first.
     """
 
-    node: fx.Node
+    node: Node
     dims: tuple[Dim, ...]
     batch: Axis
     seq: Axis
@@ -93,7 +95,7 @@ class Const:
 class HostValue:
     """An integer tensor that depends on integer inputs only (ids, masks), kept as a recipe."""
 
-    node: fx.Node
+    node: Node
     shape: tuple[int, ...]
 
 
@@ -114,7 +116,7 @@ class Poison:
 
 
 Value = object
-Evaluate = Callable[[fx.Node, dict[str, Tensor]], Tensor]
+Evaluate = Callable[[Node, dict[str, Tensor]], Tensor]
 
 
 def split_axes(value: RowValue, shape: tuple[int, ...]) -> RowValue:
@@ -156,7 +158,7 @@ def split_axes(value: RowValue, shape: tuple[int, ...]) -> RowValue:
     return RowValue(value.node, tuple(dims), value.batch, value.seq, kept)
 
 
-def contiguous_channels(node: fx.Node, like: RowValue, width: int) -> RowValue:
+def contiguous_channels(node: Node, like: RowValue, width: int) -> RowValue:
     """A result with the row dimensions of ``like`` and ``width`` new channels as last dimension."""
     channel = Axis(width)
     return RowValue(node, (*like.dims[:-1], (channel,)), like.batch, like.seq, (channel,))

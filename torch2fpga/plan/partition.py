@@ -8,7 +8,7 @@ the first. Cuts balance the multipliers of the kernels and only cross row stream
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, pairwise
 
 from torch2fpga.design import Design, Kernel, Port, Stage, Stream
 from torch2fpga.lower.plumbing import LoopEnterStage, LoopExitStage, RelayStage
@@ -43,7 +43,7 @@ def choose_cuts(design: Design, count: int) -> tuple[int, ...]:
     best: tuple[tuple[int, int], tuple[int, ...]] | None = None
     for cuts in combinations(allowed, count - 1):
         edges = (0, *cuts, len(stages))
-        largest = max(sums[b] - sums[a] for a, b in zip(edges, edges[1:], strict=False))
+        largest = max(sums[b] - sums[a] for a, b in pairwise(edges))
         crossing = sum(_crossings(stages, c) for c in cuts)
         if best is None or (largest, crossing) < best[0]:
             best = ((largest, crossing), cuts)
@@ -59,7 +59,7 @@ def partition(design: Design, count: int) -> Design:
     """The design with kernels, relays behind kernel crossings, and ports given to kernels."""
     cuts = choose_cuts(design, count) if count > 1 else ()
     edges = (0, *cuts, len(design.stages))
-    groups = [list(design.stages[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    groups = [list(design.stages[a:b]) for a, b in pairwise(edges)]
     names = [f"{design.name}_{i}" for i in range(len(groups))]
     owner = {s.name: i for i, group in enumerate(groups) for s in group}
     writer = {o: s for s in design.stages for o in s.outputs}

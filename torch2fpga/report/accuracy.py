@@ -111,7 +111,7 @@ def chart(design: Design, results: Sequence[StageResult]) -> dict[str, Any] | No
         for i, (dot, height) in enumerate(zip(dots, heights, strict=True))
     ]
     ticks = [
-        {"y": f"{y_of(n):.1f}", "text": "1" if n >= MOST_NINES else f"{1 - 10.0**-n:.{n}f}"}
+        {"y": f"{y_of(n):.1f}", "text": "≈ 1" if n >= MOST_NINES else f"{1 - 10.0**-n:.{n}f}"}
         for n in range(int(lowest), int(highest) + 1)
     ]
     return {
@@ -133,7 +133,7 @@ def _parts(keys: Sequence[tuple[int, int]], step: float, steps: int) -> list[dic
     start = 0
     for (group, layer), members in groupby(keys):
         count = len(list(members))
-        text = {0: "before", 2: "after"}.get(group, f"layer {layer}" if steps > 1 else "")
+        text = {0: "before", 2: "after"}.get(group, f"layer {layer}") if steps > 1 else ""
         width = step * count
         short = text.removeprefix("layer ") if len(text) * 6 > width else text
         parts.append(

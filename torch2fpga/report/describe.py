@@ -130,7 +130,8 @@ def cosine_text(value: float | None) -> str:
     """A cosine with the digits that tell it from 1."""
     if value is None:
         return "–"
-    return "1" if value == 1 else f"{value:.6f}"
+    text = f"{value:.6f}"
+    return "> 0.999999" if text == "1.000000" and value < 1 else text
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from torch2fpga.report.describe import (
     shape_text,
     size_text,
 )
+from torch2fpga.report.layout import number_text
 from torch2fpga.report.template import environment
 
 NODE_WIDTH, NODE_HEIGHT = 224.0, 52.0
@@ -65,10 +66,10 @@ def _view(design: Design, links: bool) -> dict[str, Any]:
     head = LEGEND_ROW * rows[-1]["row"] + LEGEND_ROW + 8 if rows else 0.0
     shift = (width - drawing.width) / 2
     return {
-        "width": _n(width),
-        "height": _n(drawing.height + head),
-        "shift": _n(shift),
-        "head": _n(head),
+        "width": number_text(width),
+        "height": number_text(drawing.height + head),
+        "shift": number_text(shift),
+        "head": number_text(head),
         "legend": rows,
         "label": f"Stages of {design.name}",
         "frames": _frames(design, drawing),
@@ -123,7 +124,9 @@ def _bands(design: Design, drawing: layout.Drawing) -> list[dict[str, Any]]:
     views = []
     for (_, band), box in drawing.bands.items():
         key, text = words[band] if band < len(words) else ("other", "other stages")
-        if key == "loop":
+        if not any(s.group == "loop" for s in design.stages):
+            text = "stages"
+        elif key == "loop":
             text = f"{text} · {count_text(design.steps, 'step')}"
         views.append({**_box(box), "group": key, "text": text if box.width > 150 else key})
     return views
@@ -149,7 +152,7 @@ def _loop_labels(design: Design, drawing: layout.Drawing, links: list[_Link]) ->
     routes = [drawing.routes[link.stream] for link in links]
     tracks = [r.track for r in routes if r.feedback and r.track is not None]
     text = "next layer" if design.steps > 1 else "loop"
-    return [{"x": _n(x), "y": _n(y), "text": text} for x, y in tracks[:1]]
+    return [{"x": number_text(x), "y": number_text(y), "text": text} for x, y in tracks[:1]]
 
 
 def _node(
@@ -181,7 +184,7 @@ def _marks(stage: Stage, ports: list[Port]) -> list[dict[str, Any]]:
     near = {*stage.inputs, *stage.outputs, *([stage.params] if stage.params else [])}
     return [
         {
-            "y": _n(5 + i * (MARK + 2)),
+            "y": number_text(5 + i * (MARK + 2)),
             "letter": ROLES.get(port.role, ("?", ""))[0],
             "direction": port.direction,
             "title": port_text(port),
@@ -209,14 +212,21 @@ def _legend(
         size = 22 + CHARACTER * len(text) + 14 + (8 if sort == "line" else 0)
         if x and x + size > room:
             x, row = 0.0, row + 1
-        entries.append({"sort": sort, "key": key, "text": text, "x": _n(x), "row": row, "y": row * 20})
+        entries.append(
+            {"sort": sort, "key": key, "text": text, "x": number_text(x), "row": row, "y": row * 20}
+        )
         x += size
         widest = max(widest, x)
     return entries, widest
 
 
 def _box(box: layout.Box) -> dict[str, str]:
-    return {"x": _n(box.x), "y": _n(box.y), "width": _n(box.width), "height": _n(box.height)}
+    return {
+        "x": number_text(box.x),
+        "y": number_text(box.y),
+        "width": number_text(box.width),
+        "height": number_text(box.height),
+    }
 
 
 def _clip(text: str, room: int) -> str:
@@ -225,7 +235,3 @@ def _clip(text: str, room: int) -> str:
         return text
     tail = max(1, (room - 1) * 2 // 5)
     return f"{text[: room - 1 - tail]}…{text[-tail:]}"
-
-
-def _n(value: float) -> str:
-    return f"{value:.1f}".removesuffix(".0")

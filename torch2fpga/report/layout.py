@@ -231,13 +231,13 @@ class _Drawer:
         if len(xs) == 2 and abs(xs[0] - xs[1]) <= JOG:
             xs[0] = xs[1] = self.ends[edge.key, "in"]
         level = self.layer[edge.source]
-        path = [f"M{_n(xs[0])} {_n(self.boxes[edge.source].bottom)}"]
+        path = [piece("M", xs[0], self.boxes[edge.source].bottom)]
         for i, (a, b) in enumerate(pairwise(xs)):
             y0, y1 = self.bottom[level + i], self.top[level + i + 1]
-            middle = _n((y0 + y1) / 2)
+            middle = (y0 + y1) / 2
             if a != b:
-                path.append(f"V{_n(y0)}C{_n(a)} {middle} {_n(b)} {middle} {_n(b)} {_n(y1)}")
-        path.append(f"V{_n(self.boxes[edge.target].y)}")
+                path += [piece("V", y0), piece("C", a, middle, b, middle, b, y1)]
+        path.append(piece("V", self.boxes[edge.target].y))
         return Route("".join(path))
 
     def _returns(self) -> dict[str, Route]:
@@ -268,11 +268,11 @@ class _Drawer:
 
 def rounded(points: Sequence[Point]) -> str:
     """Path data of a polyline of horizontal and vertical pieces, with rounded corners."""
-    path = [f"M{_n(points[0][0])} {_n(points[0][1])}"]
+    path = [piece("M", *points[0])]
     for before, corner, after in zip(points, points[1:], points[2:], strict=False):
         near, far = _toward(corner, before), _toward(corner, after)
-        path.append(f"L{_n(near[0])} {_n(near[1])}Q{_n(corner[0])} {_n(corner[1])} {_n(far[0])} {_n(far[1])}")
-    path.append(f"L{_n(points[-1][0])} {_n(points[-1][1])}")
+        path += [piece("L", *near), piece("Q", *corner, *far)]
+    path.append(piece("L", *points[-1]))
     return "".join(path)
 
 
@@ -284,6 +284,11 @@ def _toward(corner: Point, other: Point) -> Point:
     return corner[0] + dx * part, corner[1] + dy * part
 
 
-def _n(value: float) -> str:
+def piece(command: str, *numbers: float) -> str:
+    """One command of SVG path data."""
+    return command + " ".join(map(number_text, numbers))
+
+
+def number_text(value: float) -> str:
     """A coordinate with at most one decimal."""
     return f"{value:.1f}".removesuffix(".0")

@@ -77,7 +77,9 @@ def _cards(design: Design, info: ReportInfo) -> list[dict[str, str]]:
     cosine = ("cosine to float", cosine_text(info.cosine), "at the outputs, on verified inputs")
     if info.cosine is None:
         cosine = ("cosine to float", "–", "not verified yet")
-    rolled = f"one block, {design.steps} steps on the device" if design.steps > 1 else "no layer loop"
+    layers = ("–", "no repeated block")
+    if design.steps > 1:
+        layers = (f"{design.steps:,}", f"one block, {design.steps:,} steps on the device")
     parameters = count_text(info.parameters, "parameter") if info.parameters is not None else ""
     kernels = f"in {count_text(len(design.kernels), 'kernel')}" if design.kernels else "no kernels yet"
     shape = design.shape
@@ -87,7 +89,7 @@ def _cards(design: Design, info: ReportInfo) -> list[dict[str, str]]:
         (*cosine, ""),
         ("precision", info.precision or "–", "integers in every stage", ""),
         ("stages", f"{len(design.stages):,}", kernels, ""),
-        ("layers", f"{design.steps:,}", rolled, ""),
+        ("layers", *layers, ""),
         ("largest launch", f"{shape.max_batch:,} × {shape.max_seq:,}", "sequences × tokens", ""),
         ("datapath", f"{shape.lanes} lanes", f"tiles of {count_text(shape.tile, 'row')}", ""),
     ]
@@ -155,7 +157,7 @@ def _pace(design: Design, info: ReportInfo) -> str:
         return f"{text}, a bound from below."
     clock = info.board.clock_mhz
     micro = cycles / clock
-    time = f"{micro:,.0f} µs" if micro < 10_000 else f"{micro / 1000:,.1f} ms"
+    time = f"{micro:.3g} µs" if micro < 1000 else f"{micro / 1000:,.2f} ms"
     return f"{text}, {time} at {clock:g} MHz (assumed, not synthesised): a bound from below."
 
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torch2fpga.design import Design, Layout
+from torch2fpga.design import SCALAR, Design, Layout
 from torch2fpga.errors import InputError
 from torch2fpga.simulate.fixed import limits
 from torch2fpga.simulate.tokens import mask_to_tokens, rows_to_tokens
@@ -42,7 +42,7 @@ class InputSpec:
     scale: Tensor | None = None
     bits: int = 8
     element: str = "int8"
-    layout: Layout = Layout(1, 1)
+    layout: Layout = SCALAR
     rank: int = 2
     swapped: bool = False
 
@@ -94,9 +94,7 @@ class Interface:
         for batch, seq in sizes:
             s = design.shape
             if not (1 <= batch <= s.max_batch and 1 <= seq <= s.max_seq):
-                problems.append(
-                    f"{batch} x {seq} rows; compiled for at most {s.max_batch} x {s.max_seq} (and at least 1 x 1)"
-                )
+                problems.append(f"{batch} x {seq} rows; compiled for at most {s.max_batch} x {s.max_seq}")
         if problems:
             raise InputError("; ".join(problems))
         return {name: value for name, value in bound.items() if value is not None}
@@ -107,16 +105,16 @@ class Interface:
             problems.append(f"input {spec.name} is a {type(value).__name__}, expected a tensor")
             return None
         if value.dim() != spec.rank:
-            problems.append(f"input {spec.name} has shape {tuple(value.shape)}, expected {spec.rank} dimensions")
+            problems.append(
+                f"input {spec.name} has shape {tuple(value.shape)}, expected {spec.rank} dimensions"
+            )
             return None
         if spec.kind == "rows":
             return _float_rows(spec, value, problems)
         if value.dtype not in INTEGERS:
             problems.append(f"input {spec.name} is {value.dtype}, expected integers")
             return None
-        if spec.entries and value.numel() and not (
-            0 <= int(value.min()) and int(value.max()) < spec.entries
-        ):
+        if spec.entries and value.numel() and not (int(value.min()) >= 0 and int(value.max()) < spec.entries):
             problems.append(
                 f"input {spec.name} holds {int(value.min())}..{int(value.max())}, "
                 f"expected ids in 0..{spec.entries - 1}"
@@ -136,7 +134,9 @@ class Interface:
             out[spec.name] = value
         return out
 
-    def buffer(self, name: str, role: str, quantised: Mapping[str, Tensor], design: Design) -> NDArray[np.uint8]:
+    def buffer(
+        self, name: str, role: str, quantised: Mapping[str, Tensor], design: Design
+    ) -> NDArray[np.uint8]:
         """Bytes of an input buffer, in the order in which its port reads them."""
         spec = next(i for i in self.inputs if i.name == name)
         value = quantised[name]
@@ -151,7 +151,10 @@ class Interface:
 
     def restore(self, outputs: Sequence[Tensor]) -> list[Tensor]:
         """Float outputs in the user's shapes from (batch, seq, channels) integers."""
-        reals = [(v.to(torch.float64) * o.scale).to(torch.float32) for o, v in zip(self.outputs, outputs, strict=True)]
+        reals = [
+            (v.to(torch.float64) * o.scale).to(torch.float32)
+            for o, v in zip(self.outputs, outputs, strict=True)
+        ]
         return [_shaped(item, real) for item, real in zip(self.outputs, reals, strict=True)]
 
     @staticmethod

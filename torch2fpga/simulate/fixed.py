@@ -66,9 +66,7 @@ def _high_product(a: Tensor, b: Tensor) -> Tensor:
 def rsqrt(value: Tensor) -> tuple[Tensor, Tensor]:
     """(mantissa with 18 fraction bits, exponent) of 1/sqrt(value), value >= 1."""
     even = top_bit(value) & ~1
-    m = torch.where(
-        even >= 30, value >> (even - 30).clamp(min=0), value << (30 - even).clamp(min=0)
-    )
+    m = torch.where(even >= 30, value >> (even - 30).clamp(min=0), value << (30 - even).clamp(min=0))
     r0 = _lookup(tables.rsqrt_table(), (m >> 23) - 128)
     three = 3 << 30
     s0 = _high_product(m, r0 * r0)

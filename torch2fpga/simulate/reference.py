@@ -28,7 +28,9 @@ class Reference:
         self.design = design
         self.data = data
 
-    def run(self, inputs: Mapping[str, Tensor], like: Tensor, keep: bool = False) -> tuple[dict[str, Tensor], Trace]:
+    def run(
+        self, inputs: Mapping[str, Tensor], like: Tensor, keep: bool = False
+    ) -> tuple[dict[str, Tensor], Trace]:
         """Values of all streams after the run.
 
         Args:
@@ -44,7 +46,6 @@ class Reference:
                 for stage in stages:
                     self._stage(stage, step, inputs, like, values, trace if keep else None)
         return values, trace
-
 
     def _stage(
         self,

@@ -48,9 +48,7 @@ TAILS: dict[str, tuple[float, float | None]] = {
 def activation_table(name: str) -> tuple[int, ...]:
     """1,025 node values of ``name`` on [-8, 8], 14 fraction bits."""
     function = FUNCTIONS[name]
-    return tuple(
-        _round(function(-8.0 + 16.0 * i / SEGMENTS) * 2**FRACTION_BITS) for i in range(SEGMENTS + 1)
-    )
+    return tuple(_round(function(-8.0 + 16.0 * i / SEGMENTS) * 2**FRACTION_BITS) for i in range(SEGMENTS + 1))
 
 
 @lru_cache
@@ -99,8 +97,7 @@ def header() -> str:
         "// Written by python -m torch2fpga.simulate.tables; do not edit.\n"
         "#ifndef T2F_TABLES_HPP\n#define T2F_TABLES_HPP\n\n#include <cstdint>\n\nnamespace t2f {\n",
         "// 2^(-i / 256) * 255 * 256\n" + _array("exp2_table", "uint16_t", exp2_table()),
-        "// 1 / m on [1, 2), 16 fraction bits\n"
-        + _array("reciprocal_table", "uint32_t", reciprocal_table()),
+        "// 1 / m on [1, 2), 16 fraction bits\n" + _array("reciprocal_table", "uint32_t", reciprocal_table()),
         "// 1 / sqrt(m) on [1, 4), 16 fraction bits\n" + _array("rsqrt_table", "uint32_t", rsqrt_table()),
     ]
     for name in FUNCTIONS:

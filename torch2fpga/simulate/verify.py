@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from torch2fpga.design import Design
+from torch2fpga.passes.nodes import Node
 from torch2fpga.simulate.tokens import stream_tokens
 
 if TYPE_CHECKING:
@@ -149,9 +150,9 @@ class _Keep(fx.Interpreter):
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
-        self.values: dict[fx.Node, Any] = {}
+        self.values: dict[Node, Any] = {}
 
-    def run_node(self, n: fx.Node) -> Any:
+    def run_node(self, n: Node) -> Any:
         self.values[n] = super().run_node(n)
         return self.values[n]
 
@@ -182,7 +183,7 @@ def compare_float(
     return found
 
 
-def _real(node: fx.Node, role: str, value: Tensor, exponent: Tensor | None) -> Tensor:
+def _real(node: Node, role: str, value: Tensor, exponent: Tensor | None) -> Tensor:
     """What an integer tensor stands for."""
     number = value.double()
     if exponent is not None and role == "raw":

@@ -22,7 +22,7 @@ _HEAP = re.compile(
     r"\bstd::(?:__\w+::)?(vector|basic_string|string|deque|list|forward_list|(?:unordered_)?"
     r"(?:multi)?(?:map|set)|queue|stack|function|unique_ptr|shared_ptr)\b"
 )
-_ALLOCATORS = frozenset("malloc calloc realloc free alloca aligned_alloc strdup".split())
+_ALLOCATORS = frozenset(["malloc", "calloc", "realloc", "free", "alloca", "aligned_alloc", "strdup"])
 _TYPED = frozenset({"VAR_DECL", "PARM_DECL", "FIELD_DECL", "TYPEDEF_DECL", "TYPE_ALIAS_DECL"})
 _CASTS = frozenset({"CSTYLE_CAST_EXPR", "CXX_STATIC_CAST_EXPR", "CXX_FUNCTIONAL_CAST_EXPR"})
 _STATEMENTS = {

@@ -15,8 +15,8 @@ PROCESS_MACRO = "T2F_PROCESS"
 END_MACRO = "T2F_DATAFLOW_END"
 INTRODUCERS = ("HLS", "AP", "AUTOPILOT")
 # After these a value goes on, whatever the next token is.
-_JOINS = frozenset(":: . -> + - * / % << >> & | ^ ~ ! < > <= >= == != && || ? : ( [ { ,".split())
-_CONTINUES = _JOINS | frozenset(") ] }".split())
+_JOINS = frozenset(["::", ".", "->", "+", "-", "*", "/", "%", "<<", ">>", "&", "|", "^", "~", "!", "<", ">", "<=", ">=", "==", "!=", "&&", "||", "?", ":", "(", "[", "{", ","])
+_CONTINUES = _JOINS | frozenset([")", "]", "}"])
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,9 @@ STEP:
             for (int lane = 0; lane < C::lanes; ++lane) {
 #pragma HLS unroll
               const int64_t q = round_shift(rows[block][t].d[lane], exponent[t]);
-              out.d[lane] = static_cast<int8_t>(saturate(q - C::zero_point, 8));
+              // Channels that only fill up a group's last block stay zero.
+              const bool used = block % C::group_blocks * C::lanes + lane < C::group_size;
+              out.d[lane] = used ? static_cast<int8_t>(saturate(q - C::zero_point, 8)) : int8_t(0);
             }
             y.write(out);
           }
