@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch2fpga.errors import CompileError
-from torch2fpga.report.info import DISCLAIMER, MappingRow, ReportInfo
+from torch2fpga.report.info import MappingRow, ReportInfo
 from torch2fpga.report.page import render_page
 
 if TYPE_CHECKING:
@@ -32,21 +32,28 @@ def report_info(compiled: CompiledModel, verification: VerifyReport | None) -> R
         cosine=verification.cosine if verification is not None else None,
         accuracy=verification.stages if verification is not None else (),
         mapping=_mapping(compiled),
-        notes=(DISCLAIMER, compiled.board.note),
+        notes=(compiled.board.note,),
         warnings=origin.notes,
     )
 
 
 def _mapping(compiled: CompiledModel) -> tuple[MappingRow, ...]:
-    """Captured nodes with the stages that stand at the same module path."""
-    stages: dict[str, list[str]] = {}
+    """Captured nodes with their stages (by module path where the graph is not at hand)."""
+    by_path: dict[str, list[str]] = {}
     for stage in compiled.design.stages:
-        stages.setdefault(stage.path, []).append(stage.name)
+        by_path.setdefault(stage.path, []).append(stage.name)
+    writer = {out: stage.name for stage in compiled.design.stages for out in stage.outputs}
+    by_node: dict[str, list[str]] = {}
+    for stream, (_, nodes) in compiled.origin.native.items():
+        for node in nodes:
+            stages = by_node.setdefault(node.meta.get("source", ""), [])
+            if stream in writer and writer[stream] not in stages:
+                stages.append(writer[stream])
     rows = []
-    for node, path, operator in compiled.origin.mapping:
+    for name, path, operator in compiled.origin.mapping:
         rolled = re.sub(r"\.\d+(?=\.|$)", ".*", path, count=1)
-        found = stages.get(path) or stages.get(rolled) or []
-        rows.append(MappingRow(node, operator, tuple(found), path))
+        found = by_node.get(name) if by_node else by_path.get(path) or by_path.get(rolled)
+        rows.append(MappingRow(name, operator, tuple(found or ()), path))
     return tuple(rows)
 
 
@@ -62,9 +69,10 @@ def write_report(compiled: CompiledModel, path: Path, verification: VerifyReport
     text = render_page(compiled.design, report_info(compiled, verification))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=target.parent, delete=False, suffix=".tmp") as file:
-            file.write(text)
-        os.replace(file.name, target)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".report-") as folder:
+            beside = Path(folder) / target.name
+            beside.write_text(text, encoding="utf-8")
+            os.replace(beside, target)
     except OSError as error:
         raise CompileError(f"cannot write the report to {target}: {error}") from error
     return target
