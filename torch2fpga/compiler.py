@@ -18,15 +18,15 @@ from torch2fpga.compiled import CompiledModel, Origin
 from torch2fpga.design import Design, Shape, verify_design
 from torch2fpga.errors import CaptureError, CompileError, Refusal, UnsupportedModel
 from torch2fpga.lower.builder import Builder, Lowered
-from torch2fpga.passes.calibrate import run_calibration
-from torch2fpga.passes.canonicalise import canonicalise
+from torch2fpga.passes.calibrate import Calibrate
+from torch2fpga.passes.canonicalise import Canonicalise
 from torch2fpga.passes.drop_noops import DropNoops
 from torch2fpga.passes.fold_constants import FoldConstants
 from torch2fpga.passes.fuse import FuseRelu, SplitLinears
 from torch2fpga.passes.gelu import RecogniseGelu
 from torch2fpga.passes.manager import GraphPass, PassManager
 from torch2fpga.passes.nodes import Node
-from torch2fpga.passes.quantise import quantise, sampled_nodes
+from torch2fpga.passes.quantise import Quantise
 from torch2fpga.passes.roll import Roll
 from torch2fpga.plan.fifo import size_fifos
 from torch2fpga.plan.partition import partition
@@ -40,23 +40,34 @@ FEW_SAMPLES = 8
 FLOAT_TOLERANCE = 1e-4
 
 
-class _Begin(GraphPass):
-    """torch.export with an empty table has functionalised the graph already."""
+class CheckFloat(GraphPass):
+    """The canonical graph must compute what the model computes, before anything is quantised."""
 
-    name = "captured"
-    ensures = ("functional",)
+    name = "check_float"
+    requires = ("canonical",)
+
+    def __init__(self, captured: Captured) -> None:
+        self.captured = captured
 
     def call(self, module: fx.GraphModule) -> bool:
+        check_float(module, self.captured)
         return False
 
 
-class _Canonical(_Begin):
-    name = "canonicalised"
-    ensures = ("canonical",)
-
-
-ATEN_PASSES = PassManager([_Begin(), DropNoops(), FoldConstants(), DropNoops(), RecogniseGelu()])
-CANONICAL_PASSES = PassManager([_Canonical(), SplitLinears(), FuseRelu(), Roll()])
+def _passes(captured: Captured) -> list[GraphPass]:
+    """From the captured graph to the canonical, rolled graph. torch.export with an empty
+    decomposition table has functionalised the captured graph already."""
+    return [
+        DropNoops(),
+        FoldConstants(),
+        DropNoops(),
+        RecogniseGelu(),
+        Canonicalise(),
+        SplitLinears(),
+        FuseRelu(),
+        CheckFloat(captured),
+        Roll(),
+    ]
 
 
 @dataclass(frozen=True)
@@ -88,13 +99,6 @@ class Explanation:
         return "\n".join(lines)
 
 
-def _lowerable(captured: Captured) -> fx.GraphModule:
-    ATEN_PASSES(captured.module)
-    module = canonicalise(captured.module)
-    CANONICAL_PASSES(module)
-    return module
-
-
 def explain(model: nn.Module, example_inputs: Inputs) -> Explanation:
     """Say what maps to what and what is refused, without compiling.
 
@@ -105,7 +109,8 @@ def explain(model: nn.Module, example_inputs: Inputs) -> Explanation:
         CaptureError: if the model cannot be captured at all.
     """
     try:
-        module = _lowerable(capture(model, example_inputs))
+        captured = capture(model, example_inputs)
+        module = PassManager(_passes(captured), given=("functional",)).run(captured.module)
     except UnsupportedModel as error:
         return Explanation(False, error.refusals, ())
     loop = module.meta["loop"]
@@ -148,17 +153,18 @@ def compile(
         raise CompileError(f"precision {precision!r} is not supported; use one of {list(PRECISIONS)}")
     say("capture", 0.0)
     captured = capture(model, example_inputs)
-    say("passes", 0.2)
-    module = _lowerable(captured)
     notes: list[str] = []
-    _check_float(module, captured)
+    module = PassManager(
+        _passes(captured), given=("functional",), progress=lambda name, part: say(name, 0.15 + 0.15 * part)
+    ).run(captured.module)
     samples = _samples(module, captured, calibration, notes)
-    stats = run_calibration(
-        module, samples, len(samples), sampled_nodes(module),
-        lambda done: say("calibrate", 0.3 + 0.3 * done / len(samples)),
-    )  # fmt: skip
-    say("quantise", 0.6)
-    quantise(module, stats)
+    quantising: list[GraphPass] = [
+        Calibrate(samples, lambda done: say("calibrate", 0.3 + 0.3 * done / len(samples))),
+        Quantise(),
+    ]
+    PassManager(quantising, given=("rolled",), progress=lambda name, part: say(name, 0.3 + 0.6 * part)).run(
+        module
+    )
     say("lower", 0.85)
     shape = Shape(lanes, tile, *_largest(captured, module))
     lowered = Builder(module, shape, module.meta["loop"], _design_name(model)).run()
@@ -207,7 +213,7 @@ def _canonical_inputs(module: fx.GraphModule, tensors: Mapping[str, Tensor]) -> 
     return found
 
 
-def _check_float(module: fx.GraphModule, captured: Captured) -> None:
+def check_float(module: fx.GraphModule, captured: Captured) -> None:
     """The canonical graph must compute what the model computes, before anything is quantised."""
     inputs = _canonical_inputs(module, captured.example)
     with torch.no_grad():

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from torch2fpga.errors import CompileError, DesignError
+from torch2fpga.passes.manager import GraphPass
 from torch2fpga.passes.nodes import Node
 
 #: rows of each node that are kept to search smoothing exponents on
@@ -63,6 +65,43 @@ class _Recorder(fx.Interpreter):
         if name in self.sampled:
             step = max(1, -(-rows.shape[0] // self.budget))
             seen.rows.append(rows[::step].clone())
+
+
+class Calibrate(GraphPass):
+    """Leaves the statistics of every value in ``module.meta["statistics"]``.
+
+    Args:
+        samples: inputs by placeholder name, canonical shapes.
+        progress: called with the number of samples done.
+    """
+
+    name = "calibrate"
+    requires = ("rolled",)
+    ensures = ("calibrated",)
+
+    def __init__(
+        self, samples: Sequence[Mapping[str, Tensor]], progress: Callable[[int], None] | None = None
+    ) -> None:
+        self.samples = samples
+        self.progress = progress
+
+    def call(self, module: fx.GraphModule) -> bool:
+        from torch2fpga.passes.quantise import sampled_nodes
+
+        module.meta["statistics"] = run_calibration(
+            module, self.samples, len(self.samples), sampled_nodes(module), self.progress
+        )
+        return False
+
+    def verify(self, module: fx.GraphModule) -> None:
+        """Every value was seen, and none was infinite."""
+        stats = module.meta["statistics"]
+        for node in module.graph.nodes:
+            if node.op == "call_function" and node.name not in stats:
+                raise DesignError(f"calibrate saw no value of {node.name}")
+        bad = [name for name, s in stats.items() if not bool(torch.isfinite(s.largest).all())]
+        if bad:
+            raise CompileError(f"the float model gives values that are not finite: {bad[:5]}")
 
 
 def masks_of(module: fx.GraphModule) -> list[str]:

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from torch2fpga.errors import Refusal, UnsupportedModel
-from torch2fpga.lower.registry import HANDLERS
+from torch2fpga.errors import DesignError, Refusal, UnsupportedModel
+from torch2fpga.lower.registry import HANDLERS, OPERATORS
 from torch2fpga.passes.fold_constants import attribute
+from torch2fpga.passes.manager import GraphPass
 from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.values import Axis, Const, HostValue, Poison, Refused, RowValue
 
@@ -257,6 +258,29 @@ def module_class(node: Node) -> str:
         return ""
     kind = next(reversed(stack.values()))[1]
     return str(kind if isinstance(kind, str) else kind.__name__).rsplit(".", 1)[-1]
+
+
+class Canonicalise(GraphPass):
+    """The captured graph as a new graph of canonical operators."""
+
+    name = "canonicalise"
+    requires = ("functional", "no_noops", "folded", "gelu")
+    ensures = ("canonical",)
+
+    def replace(self, module: fx.GraphModule) -> fx.GraphModule:
+        return canonicalise(module)
+
+    def verify(self, module: fx.GraphModule) -> None:
+        """Only registered operators, wired in order; every result has a module path."""
+        unknown = [
+            n.name
+            for n in module.graph.nodes
+            if n.op not in ("placeholder", "get_attr", "output")
+            and (n.op != "call_function" or n.target not in OPERATORS)
+        ]
+        lost = [n.name for n in module.graph.nodes if n.op == "call_function" and "path" not in n.meta]
+        if unknown or lost:
+            raise DesignError(f"canonicalise left foreign nodes {unknown} or lost the path of {lost}")
 
 
 def canonicalise(module: fx.GraphModule) -> fx.GraphModule:

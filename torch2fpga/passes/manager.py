@@ -2,20 +2,19 @@
 """Graph passes: each states what it needs and promises; the manager checks both and the graph.
 
 Shape after ``torch.fx.passes.infra.pass_manager``: a pass changes a GraphModule in place and says
-whether it did; an error names the pass and those before it.
+whether it did (or builds a new one); an error names the pass and those before it.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import fx
 
 from torch2fpga.errors import DesignError, Error
 
 
-class GraphPass(ABC):
+class GraphPass:
     """A pass over a GraphModule.
 
     Attributes:
@@ -28,11 +27,17 @@ class GraphPass(ABC):
     requires: tuple[str, ...] = ()
     ensures: tuple[str, ...] = ()
 
-    @abstractmethod
     def call(self, module: fx.GraphModule) -> bool:
         """Change ``module`` in place; True if anything changed."""
+        raise NotImplementedError
 
-    def verify(self, module: fx.GraphModule) -> None:  # noqa: B027  nothing to check is a fine default
+    def replace(self, module: fx.GraphModule) -> fx.GraphModule:
+        """The module after the pass: ``module`` itself, or a new one for passes that build one."""
+        if self.call(module):
+            module.recompile()
+        return module
+
+    def verify(self, module: fx.GraphModule) -> None:
         """Check what the pass promises (graph lint is always run).
 
         Raises:
@@ -41,11 +46,23 @@ class GraphPass(ABC):
 
 
 class PassManager:
-    """Runs passes in order and verifies the graph after each."""
+    """Runs passes in order and verifies the graph after each.
 
-    def __init__(self, passes: Sequence[GraphPass]) -> None:
+    Args:
+        passes: in order; what a pass requires must be ensured by one before it.
+        given: properties that hold from the start.
+        progress: called with a pass's name and the fraction done before it runs.
+    """
+
+    def __init__(
+        self,
+        passes: Sequence[GraphPass],
+        given: Sequence[str] = (),
+        progress: Callable[[str, float], None] | None = None,
+    ) -> None:
         self.passes = tuple(passes)
-        have: set[str] = set()
+        self.progress = progress
+        have = set(given)
         for item in self.passes:
             missing = set(item.requires) - have
             if missing:
@@ -54,21 +71,19 @@ class PassManager:
                 )
             have |= set(item.ensures)
 
-    def __call__(self, module: fx.GraphModule) -> bool:
-        """Run all passes; True if any changed the module."""
-        modified = False
+    def run(self, module: fx.GraphModule) -> fx.GraphModule:
+        """The module after all passes."""
         done: list[str] = []
-        for item in self.passes:
+        for number, item in enumerate(self.passes):
+            if self.progress is not None:
+                self.progress(item.name, number / len(self.passes))
             try:
-                changed = item.call(module)
+                module = item.replace(module)
                 module.graph.lint()
                 item.verify(module)
             except Error:
                 raise
             except Exception as error:
                 raise DesignError(f"pass {item.name} failed after {done}: {error}") from error
-            if changed:
-                module.recompile()
-            modified |= changed
             done.append(item.name)
-        return modified
+        return module

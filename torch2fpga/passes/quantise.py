@@ -16,12 +16,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from torch2fpga.errors import CompileError
+from torch2fpga.errors import CompileError, DesignError
 from torch2fpga.lower.activation import ZERO_POINTS, activation
 from torch2fpga.lower.add import add
 from torch2fpga.lower.linear import linear, quantise_weight
@@ -29,6 +28,7 @@ from torch2fpga.lower.registry import OPERATORS
 from torch2fpga.lower.rows import concat_channels, select_row, slice_channels
 from torch2fpga.passes.calibrate import Statistics
 from torch2fpga.passes.fold_constants import attribute
+from torch2fpga.passes.manager import GraphPass
 from torch2fpga.passes.nodes import Node
 
 #: smoothing exponents that are tried; None is no smoothing
@@ -228,10 +228,30 @@ def sampled_nodes(module: fx.GraphModule) -> set[str]:
     return found
 
 
-def quantise(module: fx.GraphModule, stats: Mapping[str, Statistics]) -> Any:
-    """Run the pass on a canonical, calibrated module."""
-    Quantiser(module, stats).run()
-    return module
+class Quantise(GraphPass):
+    """Formats of every value, integer constants of every operator."""
+
+    name = "quantise"
+    requires = ("calibrated",)
+    ensures = ("quantised",)
+
+    def call(self, module: fx.GraphModule) -> bool:
+        Quantiser(module, module.meta["statistics"]).run()
+        return False
+
+    def verify(self, module: fx.GraphModule) -> None:
+        """Every demanded format is there with positive, finite scales; weights are symmetric."""
+        for node in module.graph.nodes:
+            if node.op not in ("call_function", "placeholder") or node.meta.get("kind") == "ids":
+                continue
+            formats = node.meta["formats"]
+            missing = [role for role in demands(node) if role not in formats]
+            scales = [f.scale for f in formats.values()]
+            if missing or not all(bool((s > 0).all() & torch.isfinite(s).all()) for s in scales):
+                raise DesignError(f"quantise left {node.name} without formats {missing} or with bad scales")
+            weight = node.meta.get("data", {}).get("weight")
+            if weight is not None and int(weight.min()) < -127:
+                raise DesignError(f"{node.name}: int8 weights must lie in [-127, 127]")
 
 
 def wide_element(bits: int) -> str:
