@@ -58,6 +58,11 @@ class StageResult:
     max_error: float | None
     steps: tuple[Accuracy, ...] = ()
 
+    @property
+    def module_path(self) -> str:
+        """The same as ``path``."""
+        return self.path
+
 
 @dataclass(frozen=True)
 class VerifyReport:
