@@ -2,7 +2,8 @@
 """Model -> torch.fx GraphModule of ATen operators, by torch.export.
 
 Non-strict export and an empty decomposition table: what is one stage (linear, layer_norm,
-attention, gelu, embedding) stays one node. See the project's notes on capture for measurements.
+attention, gelu, embedding) stays one node. Reasons and measurements:
+docs/decisions.md.
 """
 
 from __future__ import annotations

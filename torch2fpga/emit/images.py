@@ -49,8 +49,9 @@ def images(design: Design, data: Data) -> dict[str, bytes]:
         if port.role not in ("weights", "table", "params"):
             continue
         content = image(design, data, kernel, port)
-        if len(content) != port.words * 64:
-            raise DesignError(f"image of {port.name} has {len(content)} bytes, the port reads {port.words * 64}")
+        wanted = port.words * 64
+        if len(content) != wanted:
+            raise DesignError(f"image of {port.name} has {len(content)} bytes, the port reads {wanted}")
         found[image_name(kernel, port)] = content
     return found
 

@@ -144,7 +144,8 @@ def _stage_config(stage: Stage, design: Design) -> dict[str, Any]:
 
 def _port_config(port: Port, design: Design) -> dict[str, Any]:
     s = design.shape
-    config = {k: v for k, v in port.config.items() if k not in ("ids", "one_row", "value_t", "value_bytes", "max_vectors")}
+    left_out = ("ids", "one_row", "value_t", "value_bytes", "max_vectors")
+    config = {k: v for k, v in port.config.items() if k not in left_out}
     if port.config.get("one_row"):
         config["max_seq"] = 1
     if port.role in ("ids", "table"):
@@ -308,7 +309,8 @@ def functional_source(design: Design) -> str:
         for p in kernel_ports(design, kernel):
             i = index[kernel.name, p.name]
             kind = "int32_t" if p.role == "ids" else "t2f::word"
-            values.append(f"static_cast<t2f::word *>(results[{i}])" if p.write else f"input<{kind}>(buffers, {i})")
+            given = f"input<{kind}>(buffers, {i})"
+            values.append(f"static_cast<t2f::word *>(results[{i}])" if p.write else given)
         call = [*values, *kernel.axis_in, *kernel.axis_out, "batch", "seq"]
         kernels.append({"name": kernel.name, "call": listed(kernel.name, call, ";", 4)})
     items = [{"name": s.name, "type": s.cpp_type(lanes), "depth": s.depth} for s in links(design)]

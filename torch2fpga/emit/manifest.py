@@ -190,8 +190,9 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
         raise WeightsError(f"{file} cannot be read: {error}") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise WeightsError(f"{file} is not a manifest of a {FORMAT}")
-    if data.get("format_version") != FORMAT_VERSION:
-        raise WeightsError(f"{file} has format version {data.get('format_version')}, expected {FORMAT_VERSION}")
+    version = data.get("format_version")
+    if version != FORMAT_VERSION:
+        raise WeightsError(f"{file} has format version {version}, expected {FORMAT_VERSION}")
     return data
 
 
@@ -201,16 +202,19 @@ def load_images(path: str | Path) -> dict[str, bytes]:
     Raises:
         WeightsError: with every file that is missing, truncated or corrupt.
     """
-    root = Path(path)
+    root, data = Path(path), read_manifest(path)
     found: dict[str, bytes] = {}
     problems: list[str] = []
-    for port in read_manifest(root)["ports"]:
-        if port["file"] is None:
-            continue
-        content, problem = _image(root, port)
-        if problem:
-            problems.append(problem)
-        found[Path(port["file"]).stem] = content
+    try:
+        for port in data["ports"]:
+            if port["file"] is None:
+                continue
+            content, problem = _image(root, port)
+            if problem:
+                problems.append(problem)
+            found[Path(port["file"]).stem] = content
+    except (KeyError, TypeError) as error:
+        raise WeightsError(f"{root / FILE} is damaged: {error!r}") from error
     if problems:
         raise WeightsError("; ".join(problems))
     return found

@@ -98,8 +98,9 @@ def _sources(design: Design) -> dict[str, str]:
 def _tool_files(compiled: CompiledModel) -> dict[str, str]:
     """What the tools are run with."""
     design, board = compiled.design, compiled.board
+    kernels = [k.name for k in design.kernels]
     found = {
-        "Makefile": render("Makefile.j2", design=design, board=board, kernels=[k.name for k in design.kernels]),
+        "Makefile": render("Makefile.j2", design=design, board=board, kernels=kernels),
         "host/README.md": render("host_README.md.j2"),
     }
     period = f"{1000 / board.clock_mhz:.2f}"

@@ -122,16 +122,15 @@ def stage_test(design: Design, kernel: Kernel, stage: Stage, golden: Golden) -> 
     for name in values:
         lines.append(_check("fill", name, golden.sources[name]))
     if stage.params:
-        numbers = [str(n) for n in parameter_slice(design, kernel, stage)]
-        image = weights_path(kernel, by_name["parameters"])
-        lines.append(listed("test.parameters", [stage.params, f'"{image}"', *numbers], ";", 2))
-    for port in ports:
-        if port.direction == "read":
-            lines.append(port_call(port).statement())
+        port = by_name["parameters"]
+        numbers = [str(n) for n in (port_bytes(port), *parameter_slice(design, kernel, stage))]
+        image = f'"{weights_path(kernel, port)}"'
+        lines.append(listed("test.parameters", [stage.params, image, *numbers], ";", 2))
+    lines += [port_call(p).statement() for p in ports if p.direction == "read"]
     lines.append(stage_call(stage).statement())
-    for port, source in zip(ports, sources, strict=True):
+    for access, source in zip(ports, sources, strict=True):
         if source["write"]:
-            lines.append(port_call(port).statement())
+            lines.append(port_call(access).statement())
             items = [source["name"], str(source["bytes"]), f'"{source["file"]}"']
             lines.append(listed("test.compare_memory", items, ";", 2))
     for name in stage.outputs:

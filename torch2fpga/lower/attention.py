@@ -313,7 +313,7 @@ class ValuesStage(Stage):
         tiles = s.max_batch * ceil_div(s.max_seq, s.tile)
         cycles = tiles * self.layout.groups * (keys * (s.tile + blocks) + s.tile * blocks)
         return Estimate(
-            dsp=ceil_div(s.tile, 2) * s.lanes * s.lanes + s.lanes,
+            dsp=s.tile * s.lanes * s.lanes + s.lanes,  # uint8 by int8: no packing
             lut=s.tile * s.lanes * s.lanes // 8 * 34 + 800,
             ff=blocks * s.tile * s.lanes * 32,
             bram18=_kept_bram(self.layout, design),

@@ -136,7 +136,8 @@ def matmul_exact(x: Tensor, weight: Tensor) -> Tensor:
 class MatmulStage(Stage):
     """One multiplier array: tile * lanes * lanes products a cycle.
 
-    Cycles per tile of rows: in_blocks * tile (fill) + out_blocks * (in_blocks + tile).
+    Cycles per tile of rows: in_blocks * tile (fill) + out_blocks * (in_blocks + tile); where the
+    weights are streamed, in_blocks words of lanes * lanes bytes arrive at 64 bytes a cycle.
     """
 
     layout_in: Layout = SCALAR
@@ -185,14 +186,16 @@ class MatmulStage(Stage):
         in_blocks, out_blocks = self.layout_in.blocks(s.lanes), self.layout_out.blocks(s.lanes)
         macs = s.tile * s.lanes * s.lanes
         tiles = s.max_batch * ceil_div(1 if self.one_row else s.max_seq, s.tile)
-        cycles = tiles * (in_blocks * s.tile + out_blocks * (in_blocks + s.tile))
+        reduce = in_blocks * (s.lanes * s.lanes // 64 if self.streamed else 1)
+        cycles = tiles * (in_blocks * s.tile + out_blocks * (reduce + s.tile))
         words = 0 if self.streamed else in_blocks * out_blocks
+        load = 0 if self.streamed else self.weight_words(design)
         return Estimate(
             dsp=ceil_div(s.tile, 2) * s.lanes * s.lanes,
             lut=macs // 8 * 34,  # drain adders of 32 bits, one a packed chain of 8
             ff=s.tile * s.lanes * 32,
             uram=ceil_div(s.lanes * s.lanes * 8, 72) * ceil_div(words, 4096),
-            cycles=self.steps * (cycles + self.weight_words(design)),
+            cycles=self.steps * (cycles + load),
         )
 
     def macs(self, design: Design) -> int:

@@ -52,8 +52,3 @@ def _div(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> A
     if not divisor:
         raise Refused("divides by something other than a nonzero scalar")
     return _scaled(ctx, node, args[0], 1.0 / divisor)
-
-
-@takes(aten.pow.Tensor_Scalar)
-def _pow(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    raise Refused("a power outside of the tanh form of GELU")

@@ -50,7 +50,7 @@ def _unchanged(node: Node) -> bool:
 
 
 class DropNoops(GraphPass):
-    """See capture.md section 2.1: views become reshapes, because a dropped copy may leave a
+    """Views become reshapes, because a dropped copy may leave a
     non-contiguous tensor in front of them."""
 
     name = "drop_noops"

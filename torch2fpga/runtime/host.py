@@ -157,11 +157,6 @@ class Interface:
         ]
         return [_shaped(item, real) for item, real in zip(self.outputs, reals, strict=True)]
 
-    @staticmethod
-    def restore_float(item: OutputItem, value: Tensor) -> Tensor:
-        """A float (batch, seq, channels) result in the user's shape."""
-        return _shaped(item, value)
-
 
 def _shaped(item: OutputItem, real: Tensor) -> Tensor:
     """(batch, seq, channels) in the user's shape."""

@@ -78,5 +78,5 @@ def rsqrt(value: Tensor) -> tuple[Tensor, Tensor]:
 
 def fitting_exponent(magnitude: Tensor, limit: int) -> Tensor:
     """Smallest e >= 0 with round(magnitude / 2^e) <= limit."""
-    e = (top_bit(magnitude) - (limit.bit_length() - 1)).clamp(min=0)
+    e = (top_bit(magnitude) - max(limit.bit_length() - 1, 0)).clamp(min=0)
     return torch.where(round_shift(magnitude, e) > limit, e + 1, e)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from torch2fpga.design import Design
+from torch2fpga.passes.calibrate import masks_of
 from torch2fpga.passes.nodes import Node
 from torch2fpga.simulate.tokens import stream_tokens
 
@@ -86,8 +87,7 @@ class VerifyReport:
         rows: Mapping[str, tuple[int, int]],
         accuracy: Mapping[str, list[Accuracy]],
         outputs_equal: Sequence[bool],
-        outputs: Sequence[Tensor],
-        exact: Sequence[Tensor] | None,
+        cosines: tuple[float, ...],
     ) -> VerifyReport:
         """Collect stream comparisons by stage."""
         stages = []
@@ -107,7 +107,6 @@ class VerifyReport:
                     tuple(uses),
                 )
             )
-        cosines = tuple(cosine(a, b) for a, b in zip(outputs, exact, strict=True)) if exact else ()
         good = all(s.equal for s in stages) and all(outputs_equal)
         return VerifyReport(good, tuple(stages), cosines[0] if cosines else None, cosines)
 
@@ -150,6 +149,26 @@ def cosine(a: Tensor, b: Tensor) -> float:
     return float(x @ y) / norm if norm > 0 else float(bool(x.norm() == y.norm()))
 
 
+def valid_rows(origin: Origin, inputs: Mapping[str, Tensor]) -> Tensor | None:
+    """(batch, seq) flags of the tokens that are real, or None where nothing is padding."""
+    masks = masks_of(origin.canonical) if origin.canonical is not None else []
+    return inputs[masks[0]] != 0 if masks else None
+
+
+def _kept(value: Tensor, valid: Tensor | None) -> Tensor:
+    """Rows that count; what a model gives for padding is nobody's business."""
+    return value[valid] if valid is not None and value.shape[:2] == valid.shape else value
+
+
+def output_cosines(
+    real: Sequence[Tensor], exact: Sequence[Tensor], valid: Tensor | None
+) -> tuple[float, ...]:
+    """Cosine of each output to float, over the real rows."""
+    if not exact:
+        return ()
+    return tuple(cosine(_kept(a, valid), _kept(b, valid)) for a, b in zip(real, exact, strict=True))
+
+
 class _Keep(fx.Interpreter):
     """Keeps every node's float value."""
 
@@ -173,6 +192,7 @@ def compare_float(
     with torch.no_grad():
         keep.run(*[inputs[str(n.target)] for n in module.graph.nodes if n.op == "placeholder"])
     found: dict[str, list[Accuracy]] = {}
+    valid = valid_rows(origin, inputs)
     for name, (role, nodes) in origin.native.items():
         values = trace.get(name, [])
         exponents = trace.get(origin.exponents.get(name, ""), [])
@@ -183,6 +203,7 @@ def compare_float(
                 continue  # this use is dropped: nobody wants the format
             real = _real(node, role, value, exponents[use] if exponents else None)
             want = keep.values[node].double().expand_as(real)
+            real, want = _kept(real, valid), _kept(want, valid)
             error = float((real - want).abs().max())
             found.setdefault(name, []).append(Accuracy(cosine(real, want), error))
     return found

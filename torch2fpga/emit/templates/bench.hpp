@@ -233,17 +233,11 @@ class Case {
   }
 
   // One stage's words out of a kernel's parameter image: `count` words, `steps` times.
-  void parameters(hls::stream<t2f::word> &stream, const char *file, int first, int count,
-                  int stride, int steps) {
-    const Bytes content = tokens<t2f::word>(file);
+  void parameters(hls::stream<t2f::word> &stream, const char *file, std::size_t bytes, int first,
+                  int count, int stride, int steps) {
+    const t2f::word *words = image<t2f::word>(file, bytes);
     for (int step = 0; step < steps; ++step) {
-      for (int i = 0; i < count; ++i) {
-        const std::size_t at = static_cast<std::size_t>(first + step * stride + i);
-        if ((at + 1) * sizeof(t2f::word) > content.size()) {
-          throw std::runtime_error(std::string(file) + " is too short");
-        }
-        stream.write(token_at<t2f::word>(content, at));
-      }
+      for (int i = 0; i < count; ++i) stream.write(words[first + step * stride + i]);
     }
   }
 

@@ -7,7 +7,8 @@
 //
 // Weight words of a step, in memory order: for output block, for input block,
 // lanes x lanes bytes, output channel outermost.
-// Cycles per tile: in_blocks * tile (fill) + out_blocks * (in_blocks + tile).
+// Cycles per tile: in_blocks * tile (fill) + out_blocks * (in_blocks + tile), for
+// streamed weights in_blocks * lanes * lanes / 64 in place of the second in_blocks.
 #ifndef T2F_MATMUL_HPP
 #define T2F_MATMUL_HPP
 
@@ -146,6 +147,8 @@ void matmul_streamed(hls::stream<vec<int8_t, C::lanes>> &x, hls::stream<word> &w
   vec<int8_t, C::lanes> rows[C::in_blocks][C::tile];
 #pragma HLS aggregate variable = rows
 #pragma HLS array_partition variable = rows complete dim = 2
+  word w[word_blocks];
+#pragma HLS array_partition variable = w complete
   int32_t acc[C::tile][C::lanes];
 #pragma HLS array_partition variable = acc complete dim = 0
   for (int kb = 0; kb < C::in_blocks; ++kb) {
@@ -169,16 +172,13 @@ STEP:
         for (int nb = 0; nb < C::out_blocks; ++nb) {
           clear<C::tile, C::lanes>(acc);
         REDUCE:
-          for (int kb = 0; kb < C::in_blocks; ++kb) {
+          for (int i = 0; i < C::in_blocks * word_blocks; ++i) {
             // One 512-bit word a cycle: the port sets the pace.
-            T2F_PIPELINE(4);
-            word w[word_blocks];
-#pragma HLS array_partition variable = w complete
-            for (int j = 0; j < word_blocks; ++j) {
-#pragma HLS unroll
-              w[j] = weights.read();
+            T2F_PIPELINE(1);
+            w[i % word_blocks] = weights.read();
+            if (i % word_blocks == word_blocks - 1) {
+              multiply_accumulate<C::tile, C::lanes>(rows[i / word_blocks], w, acc);
             }
-            multiply_accumulate<C::tile, C::lanes>(rows[kb], w, acc);
           }
           drain<C::tile, C::lanes>(acc, y, n);
         }

@@ -13,11 +13,13 @@
 
 namespace t2f {
 
+constexpr int floor_log2(int value) { return value < 2 ? 0 : 1 + floor_log2(value / 2); }
+
 // Smallest e >= 0 with round(magnitude / 2^e) <= LIMIT.
 template <int LIMIT>
 inline int fitting_exponent(uint32_t magnitude) {
 #pragma HLS inline
-  constexpr int limit_top = LIMIT >= 128 ? 7 : (LIMIT >= 64 ? 6 : (LIMIT >= 32 ? 5 : 0));
+  constexpr int limit_top = floor_log2(LIMIT);
   const int top = magnitude == 0 ? 0 : top_bit(magnitude);
   const int e = top > limit_top ? top - limit_top : 0;
   return round_shift(magnitude, e) > LIMIT ? e + 1 : e;
