@@ -75,7 +75,6 @@ Calibration = Annotated[
         exists=True,
         dir_okay=False,
         readable=True,
-        resolve_path=True,
         show_default=False,
         help="Text file with one sentence a line, typical of what the model will see; 64 or more serve well.",
     ),
@@ -113,6 +112,7 @@ def _warnings_as_lines() -> Iterator[None]:
             err.print(f"[yellow]warning:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
 
     with warnings.catch_warnings():
+        warnings.simplefilter("default")
         warnings.showwarning = show
         yield
 
@@ -184,9 +184,10 @@ def _summary(compiled: Any, loaded: LoadedModel) -> Table:
     table.add_column(overflow="fold")
     shape = design.shape
     table.add_row("model", f"{escape(loaded.name)} ({type(loaded.model).__name__})")
-    table.add_row("inputs", f"up to {shape.max_batch} x {shape.max_seq} tokens")
-    loop = f", {design.steps} layers rolled into one block" if design.steps > 1 else ""
-    table.add_row("stages", f"{len(design.stages)} in {len(design.kernels)} kernels{loop}")
+    table.add_row("inputs", f"up to {shape.max_batch} x {shape.max_seq} rows (sequences x tokens)")
+    loop = f"; one block of hardware serves {design.steps} layers" if design.steps > 1 else ""
+    kernels = f"{len(design.kernels)} kernel{'s' if len(design.kernels) > 1 else ''}"
+    table.add_row("stages", f"{len(design.stages)} in {kernels}{loop}")
     table.add_row("streams", f"{len(design.streams)}, and {len(design.ports)} memory ports")
     return table
 
@@ -283,7 +284,6 @@ def verify_command(
             exists=True,
             dir_okay=False,
             readable=True,
-            resolve_path=True,
             show_default=False,
             help="Text file with one sentence a line to run (default: the example input).",
         ),

@@ -16,7 +16,7 @@ from torch2fpga.boards import board_named
 from torch2fpga.capture import Captured, Inputs, capture, split_inputs
 from torch2fpga.compiled import CompiledModel, Origin
 from torch2fpga.design import Design, Shape, verify_design
-from torch2fpga.errors import CaptureError, CompileError, Refusal, UnsupportedModel
+from torch2fpga.errors import CaptureError, CompileError, Refusal, UnsupportedModel, summary
 from torch2fpga.lower.builder import Builder, Lowered
 from torch2fpga.passes.calibrate import Calibrate
 from torch2fpga.passes.canonicalise import Canonicalise
@@ -88,7 +88,7 @@ class Explanation:
 
     def __str__(self) -> str:
         if not self.ok:
-            lines = [f"{len(self.refusals)} refused:", *(f"  - {r}" for r in self.refusals)]
+            lines = [f"{len(self.refusals)} refused:", *(f"  - {line}" for line in summary(self.refusals))]
             return "\n".join(lines)
         count, prefix = self.layers
         lines = [f"supported: {len(self.mapping)} nodes map to hardware"]

@@ -62,11 +62,23 @@ class Refusal:
         return f"{text}; {self.help}" if self.help else text
 
 
+def summary(refusals: Sequence[Refusal]) -> list[str]:
+    """One line for each operator and reason, with the first place and how many more there are."""
+    groups: dict[tuple[str, str], list[Refusal]] = {}
+    for refusal in refusals:
+        groups.setdefault((refusal.target, refusal.reason), []).append(refusal)
+    lines = []
+    for same in groups.values():
+        more = f" (and {len(same) - 1} more like it)" if len(same) > 1 else ""
+        lines.append(f"{same[0]}{more}")
+    return lines
+
+
 class UnsupportedModel(CompileError):
     """The model holds operators or patterns that are not supported; lists all of them."""
 
     def __init__(self, refusals: Sequence[Refusal]) -> None:
         self.refusals = tuple(refusals)
-        lines = "\n".join(f"  - {r}" for r in self.refusals)
+        lines = "\n".join(f"  - {line}" for line in summary(self.refusals))
         count = len(self.refusals)
         super().__init__(f"{count} part{'s' if count != 1 else ''} of the model cannot be lowered:\n{lines}")

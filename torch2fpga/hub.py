@@ -250,11 +250,13 @@ def _load_weights(model_class: Any, path: Path) -> Any:
             use_safetensors=True,
             dtype=torch.float32,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
         )
     except Exception as error:
         # safetensors, json and transformers each have their own errors for a broken directory
         raise WeightsError(f"cannot load {path}: {type(error).__name__}: {error}") from error
-    missing, wrong = sorted(loading["missing_keys"]), sorted(map(str, loading["mismatched_keys"]))
+    missing = sorted(loading["missing_keys"])
+    wrong = sorted(key if isinstance(key, str) else str(key[0]) for key in loading["mismatched_keys"])
     if missing or wrong:
         what = [f"{key} is missing" for key in missing] + [f"{key} has another shape" for key in wrong]
         more = f" and {len(what) - 5} more" if len(what) > 5 else ""

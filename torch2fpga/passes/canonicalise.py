@@ -196,6 +196,8 @@ class Canonicaliser:
     def _call(self, node: Node) -> Any:
         inputs = [self.values[n] for n in node.all_input_nodes]
         if any(isinstance(v, Poison) for v in inputs):
+            if node.target not in HANDLERS:  # a reason of its own, whatever came before it
+                raise Refused("this operator is not supported")
             return Poison()
         args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: self.values[n])
         if all(isinstance(v, Const) for v in inputs):

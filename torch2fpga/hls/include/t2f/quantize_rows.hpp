@@ -13,7 +13,14 @@
 
 namespace t2f {
 
-constexpr int floor_log2(int value) { return value < 2 ? 0 : 1 + floor_log2(value / 2); }
+// Index of the highest set bit of a constant (a loop: the HLS tools take no recursion).
+constexpr int floor_log2(int value) {
+  int top = 0;
+  for (int bit = 1; bit < 31; ++bit) {
+    if (value >> bit != 0) top = bit;
+  }
+  return top;
+}
 
 // Smallest e >= 0 with round(magnitude / 2^e) <= LIMIT.
 template <int LIMIT>
