@@ -19,7 +19,10 @@ from torch2fpga.emit.checker.syntax import Node
 
 POINTER, STREAM, SCALAR, OTHER = "pointer", "stream", "scalar", "other"
 _SCALARS = frozenset(
-    ["BOOL", "CHAR_U", "UCHAR", "USHORT", "UINT", "ULONG", "ULONGLONG", "CHAR_S", "SCHAR", "SHORT", "INT", "LONG", "LONGLONG", "ENUM"]
+    [
+        "BOOL", "CHAR_U", "UCHAR", "USHORT", "UINT", "ULONG", "ULONGLONG",
+        "CHAR_S", "SCHAR", "SHORT", "INT", "LONG", "LONGLONG", "ENUM",
+    ]  # fmt: skip
 )
 _WANTED = {
     POINTER: {"m_axi": 1, "s_axilite": 1},

@@ -29,7 +29,10 @@ _THROUGH = frozenset(
     }
 )
 _KEYWORDS = frozenset(
-    ["sizeof", "true", "false", "int", "unsigned", "signed", "long", "short", "char", "bool", "const", "static_cast"]
+    [
+        "sizeof", "true", "false", "int", "unsigned", "signed",
+        "long", "short", "char", "bool", "const", "static_cast",
+    ]  # fmt: skip
 )
 _WORD = re.compile(r"[A-Za-z_]\w*$")
 _DECLARING = ("_DECL", "_PARAMETER", "_TEMPLATE", "_METHOD", "NAMESPACE", "_SPECIALIZATION")

@@ -15,7 +15,9 @@ PROCESS_MACRO = "T2F_PROCESS"
 END_MACRO = "T2F_DATAFLOW_END"
 INTRODUCERS = ("HLS", "AP", "AUTOPILOT")
 # After these a value goes on, whatever the next token is.
-_JOINS = frozenset(["::", ".", "->", "+", "-", "*", "/", "%", "<<", ">>", "&", "|", "^", "~", "!", "<", ">", "<=", ">=", "==", "!=", "&&", "||", "?", ":", "(", "[", "{", ","])
+_JOINS = frozenset(
+    ":: . -> + - * / % << >> & | ^ ~ ! < > <= >= == != && || ? : ( [ { ,".split()
+)
 _CONTINUES = _JOINS | frozenset([")", "]", "}"])
 
 
