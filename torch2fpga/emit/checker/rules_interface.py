@@ -20,9 +20,21 @@ from torch2fpga.emit.checker.syntax import Node
 POINTER, STREAM, SCALAR, OTHER = "pointer", "stream", "scalar", "other"
 _SCALARS = frozenset(
     [
-        "BOOL", "CHAR_U", "UCHAR", "USHORT", "UINT", "ULONG", "ULONGLONG",
-        "CHAR_S", "SCHAR", "SHORT", "INT", "LONG", "LONGLONG", "ENUM",
-    ]  # fmt: skip
+        "BOOL",
+        "CHAR_U",
+        "UCHAR",
+        "USHORT",
+        "UINT",
+        "ULONG",
+        "ULONGLONG",
+        "CHAR_S",
+        "SCHAR",
+        "SHORT",
+        "INT",
+        "LONG",
+        "LONGLONG",
+        "ENUM",
+    ]
 )
 _WANTED = {
     POINTER: {"m_axi": 1, "s_axilite": 1},
@@ -109,9 +121,7 @@ def check(source: Source, top: Node, kernel: Kernel) -> Iterator[Finding]:
         yield Finding(source.label, kernel.line, "interface-port", "a top function returns void")
 
 
-def _modes(
-    source: Source, name: str, line: int, form: str, given: dict[str, int]
-) -> Iterator[Finding]:
+def _modes(source: Source, name: str, line: int, form: str, given: dict[str, int]) -> Iterator[Finding]:
     wanted = _WANTED[form]
     what = f"port={name}" if form == "return" else f"{form} '{name}'"
     for mode, count in wanted.items():

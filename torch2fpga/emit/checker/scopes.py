@@ -12,9 +12,7 @@ from torch2fpga.emit.checker.syntax import FUNCTIONS, RECORDS, Node, callees, ki
 
 TEMPLATE_TYPES = frozenset({"TEMPLATE_TYPE_PARAMETER", "TEMPLATE_TEMPLATE_PARAMETER"})
 _TYPES = RECORDS | frozenset({"TYPEDEF_DECL", "TYPE_ALIAS_DECL", "TYPE_ALIAS_TEMPLATE_DECL"})
-_LITERALS = frozenset(
-    {"INTEGER_LITERAL", "CHARACTER_LITERAL", "CXX_BOOL_LITERAL_EXPR", "CXX_UNARY_EXPR"}
-)
+_LITERALS = frozenset({"INTEGER_LITERAL", "CHARACTER_LITERAL", "CXX_BOOL_LITERAL_EXPR", "CXX_UNARY_EXPR"})
 _THROUGH = frozenset(
     {
         "UNEXPOSED_EXPR",
@@ -30,9 +28,19 @@ _THROUGH = frozenset(
 )
 _KEYWORDS = frozenset(
     [
-        "sizeof", "true", "false", "int", "unsigned", "signed",
-        "long", "short", "char", "bool", "const", "static_cast",
-    ]  # fmt: skip
+        "sizeof",
+        "true",
+        "false",
+        "int",
+        "unsigned",
+        "signed",
+        "long",
+        "short",
+        "char",
+        "bool",
+        "const",
+        "static_cast",
+    ]
 )
 _WORD = re.compile(r"[A-Za-z_]\w*$")
 _DECLARING = ("_DECL", "_PARAMETER", "_TEMPLATE", "_METHOD", "NAMESPACE", "_SPECIALIZATION")

@@ -16,7 +16,37 @@ END_MACRO = "T2F_DATAFLOW_END"
 INTRODUCERS = ("HLS", "AP", "AUTOPILOT")
 # After these a value goes on, whatever the next token is.
 _JOINS = frozenset(
-    ":: . -> + - * / % << >> & | ^ ~ ! < > <= >= == != && || ? : ( [ { ,".split()
+    [
+        "::",
+        ".",
+        "->",
+        "+",
+        "-",
+        "*",
+        "/",
+        "%",
+        "<<",
+        ">>",
+        "&",
+        "|",
+        "^",
+        "~",
+        "!",
+        "<",
+        ">",
+        "<=",
+        ">=",
+        "==",
+        "!=",
+        "&&",
+        "||",
+        "?",
+        ":",
+        "(",
+        "[",
+        "{",
+        ",",
+    ]
 )
 _CONTINUES = _JOINS | frozenset([")", "]", "}"])
 
