@@ -23,6 +23,7 @@ from torch2fpga.passes.manager import PassManager
 
 Inputs = tuple[Tensor, ...] | dict[str, Tensor]
 BATCH, SEQ, HEADS, WIDTH, HIDDEN, WORDS = 2, 5, 3, 21, 40, 100
+LONG = 19
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -98,8 +99,8 @@ def mlp() -> nn.Module:
     )
 
 
-def _with_mask(*extra: str) -> dict[str, Tensor]:
-    found = {"input_ids": ids(), "attention_mask": padding()}
+def _with_mask(*extra: str, seq: int = SEQ) -> dict[str, Tensor]:
+    found = {"input_ids": ids(seq=seq), "attention_mask": padding(seq=seq)}
     if "types" in extra:
         found["token_type_ids"] = ids() % 2
     return found
@@ -113,7 +114,9 @@ MODELS: dict[str, Callable[[], tuple[nn.Module, Inputs]]] = {
     "bert_eager": lambda: (bert(attn_implementation="eager"), _with_mask()),
     "bert_plain": lambda: (bert(), {"input_ids": ids()}),
     "bert_types": lambda: (bert(), _with_mask("types")),
+    "bert_long": lambda: (bert(), _with_mask(seq=LONG)),
     "gpt2": lambda: (gpt2(), {"input_ids": ids()}),
+    "gpt2_long": lambda: (gpt2(), {"input_ids": ids(seq=LONG)}),
     "gpt2_mask": lambda: (gpt2(), _with_mask()),
     "gpt2_eager": lambda: (gpt2(attn_implementation="eager"), {"input_ids": ids()}),
     "gpt2_eager_mask": lambda: (gpt2(attn_implementation="eager"), _with_mask()),

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attention: the three templates against their references, the references against torch."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.stage_bench import MAX_BATCH, MAX_SEQ, RUNS, SHAPES, Bench, Library
+from tests.tiny import cxx_cache
+from torch2fpga.design import Layout, Shape, Stage, Stream
+from torch2fpga.lower.attention import (
+    ScoresStage,
+    SoftmaxStage,
+    ValuesStage,
+    attention,
+    merge_heads,
+    split_heads,
+)
+from torch2fpga.lower.requant import multiplier
+
+__all__ = ["cxx_cache"]
+#: heads and head size; the second is more than one block at 8 lanes
+LAYOUTS = (Layout(3, 7), Layout(2, 13))
+MODES = ((False, False), (True, False), (False, True), (True, True))
+
+
+def _scores(layout: Layout) -> tuple[Stage, tuple[Stream, ...]]:
+    rows = [Stream(n, "rows", "int8", layout) for n in "qk"]
+    stage = ScoresStage("qk", "", "loop", 2, ("q", "k"), ("s",), layout=layout)
+    return stage, (*rows, Stream("s", "scores", "int32", layout))
+
+
+def _softmax(layout: Layout, causal: bool, masked: bool) -> tuple[Stage, tuple[Stream, ...]]:
+    inputs = ("s", "m") if masked else ("s",)
+    stage = SoftmaxStage(
+        "sm", "", "loop", 2, inputs, ("w",), "p", layout=layout, causal=causal, masked=masked
+    )
+    scores = Stream("s", "scores", "int32", layout)
+    return stage, (scores, Stream("m", "mask"), Stream("w", "scores", "uint8", layout))
+
+
+def _values(layout: Layout) -> tuple[Stage, tuple[Stream, ...]]:
+    stage = ValuesStage("pv", "", "loop", 2, ("w", "v"), ("y",), layout=layout)
+    weights, values = Stream("w", "scores", "uint8", layout), Stream("v", "rows", "int8", layout)
+    return stage, (weights, values, Stream("y", "rows", "int32", layout))
+
+
+STAGES = [
+    *(_scores(layout) for layout in LAYOUTS),
+    *(_values(layout) for layout in LAYOUTS),
+    *(_softmax(LAYOUTS[i % 2], *mode) for i, mode in enumerate(MODES)),
+]
+
+
+@pytest.fixture(scope="module")
+def library() -> Library:
+    return Library(
+        [
+            Bench(stage, streams, Shape(*SHAPES[(i + i // 4) % len(SHAPES)], MAX_BATCH, MAX_SEQ))
+            for i, (stage, streams) in enumerate(STAGES)
+        ]
+    )
+
+
+def _draw(low: int, high: int, *shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(low, high, shape, generator=generator, dtype=torch.int32)
+
+
+@pytest.mark.gxx
+@pytest.mark.parametrize(("batch", "seq"), RUNS)
+@pytest.mark.parametrize("index", [0, 1])
+def test_scores(library: Library, index: int, batch: int, seq: int) -> None:
+    width = LAYOUTS[index].channels
+    steps = [[_draw(-127, 128, batch, seq, width, seed=2 * s + i) for i in range(2)] for s in range(2)]
+    assert library.mismatches(index, steps, batch, seq) == 0
+    edge = torch.full((batch, seq, width), -127, dtype=torch.int32)
+    assert library.mismatches(index, [[edge, edge], [edge, -edge]], batch, seq) == 0
+
+
+@pytest.mark.gxx
+@pytest.mark.parametrize(("batch", "seq"), RUNS)
+@pytest.mark.parametrize("index", [0, 1])
+def test_values(library: Library, index: int, batch: int, seq: int) -> None:
+    layout = LAYOUTS[index]
+    weights = _draw(0, 256, batch, layout.groups, seq, seq)
+    weights[:, 0, 0] = 0  # a row that sees nothing
+    weights[:, 1] = 255
+    values = _draw(-127, 128, batch, seq, layout.channels, seed=1)
+    edge = torch.full_like(values, -127)
+    assert library.mismatches(2 + index, [[weights, values], [weights, edge]], batch, seq) == 0
+    (mean,) = library.benches[2 + index].stage.reference({}, [weights, edge])
+    heads = split_heads(mean, layout)
+    assert heads[:, 0, 0].unique().tolist() == [0]
+    assert float((heads[:, 1] / 4096 + 127).abs().max()) < 127 * 2.0**-15
+
+
+def _data(layout: Layout, seed: int) -> dict[str, object]:
+    m = _draw(1, 2**17, layout.groups, seed=seed).long()
+    return {"m": m, "shift": 17 + seed}
+
+
+@pytest.mark.gxx
+@pytest.mark.parametrize(("batch", "seq"), RUNS)
+@pytest.mark.parametrize("mode", range(4))
+def test_softmax(library: Library, mode: int, batch: int, seq: int) -> None:
+    index, layout, (_, masked) = 4 + mode, LAYOUTS[mode % 2], MODES[mode]
+    mask = _draw(0, 2, batch, seq, seed=3)
+    mask[0, 0] = 1
+    if batch > 1:
+        mask[1] = 0  # a sequence of padding only
+    top = 127 * 127 * 13
+    steps = []
+    for seed in range(2):
+        scores = _draw(-top >> (8 * seed), (top >> (8 * seed)) + 1, batch, layout.groups, seq, seq, seed=seed)
+        scores[:, 0, 0] = top
+        steps.append([scores, mask] if masked else [scores])
+    data = [_data(layout, seed) for seed in range(2)]
+    assert library.mismatches(index, steps, batch, seq, data) == 0
+
+
+def test_heads_are_split_and_merged_in_order() -> None:
+    x = torch.arange(2 * 5 * 21).reshape(2, 5, 21)
+    split = split_heads(x, LAYOUTS[0])
+    assert split.shape == (2, 3, 5, 7) and split[1, 2, 4, 6] == x[1, 4, 20]
+    assert torch.equal(merge_heads(split), x)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_chain_is_close_to_torch(causal: bool, masked: bool) -> None:
+    """Scores, softmax and values in integers against float attention on the same integers."""
+    layout, unit, scale = LAYOUTS[0], 1 / 40, 7**-0.5
+    q, k, v = (_draw(-127, 128, 2, 19, 21, seed=s) for s in range(3))
+    mask = torch.ones(2, 19, dtype=torch.int64)
+    mask[1, 11:] = 0
+    ratio = torch.full((3,), unit * unit * scale * math.log2(math.e) * 256, dtype=torch.float64)
+    m = multiplier(ratio, torch.zeros(3), "")
+    (scores,) = _scores(layout)[0].reference({}, [q, k])
+    softmax = _softmax(layout, causal, masked)[0]
+    inputs = [scores, mask] if masked else [scores]
+    (weights,) = softmax.reference({"m": m.m, "shift": m.shift}, inputs)
+    (mean,) = _values(layout)[0].reference({}, [weights, v])
+    floats = [t.double() * unit for t in (q, k)]
+    want = attention(*floats, v.double(), mask if masked else None, 3, causal, scale)
+    assert float((mean.double() / 4096 - want).abs().max()) <= 2.0  # of +-127; measured 1.3
+
+
+def test_a_mask_hides_its_keys_altogether() -> None:
+    """What lies behind the mask cannot matter, however large it is."""
+    layout = LAYOUTS[0]
+    softmax = _softmax(layout, False, True)[0]
+    mask = torch.tensor([[1, 1, 0]])
+    scores = _draw(-900, 900, 1, 3, 3, 3)
+    other = scores.clone()
+    other[..., 2] = 2**30
+    data = _data(layout, 0)
+    (a,), (b,) = (softmax.reference(data, [s, mask]) for s in (scores, other))
+    assert torch.equal(a, b) and bool((a[..., 2] == 0).all()) and int(a.amax(-1).min()) == 255

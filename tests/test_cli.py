@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: its verbs on real (tiny) models, and every way in which a user can be wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+import torch2fpga
+from torch2fpga import cli, hub
+
+ROOT = Path(__file__).resolve().parents[1]
+SENTENCES = [
+    "the cat sleeps",
+    "a dog barks",
+    "the dog sleeps",
+    "a cat",
+    "dog",
+    "cat barks",
+    "the the",
+    "a dog",
+    "cat",
+]
+
+
+@pytest.fixture(autouse=True)
+def in_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Factories are found from the working directory, as a user's are."""
+    monkeypatch.chdir(ROOT)
+
+
+def run(*arguments: object) -> Result:
+    """One call of the program; its output is in one piece and not wrapped."""
+    return CliRunner().invoke(cli.app, [str(a) for a in arguments], env={"COLUMNS": "500"})
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face directory with weights and a tokenizer, as a user has it."""
+    transformers = pytest.importorskip("transformers")
+    path = tmp_path_factory.mktemp("models") / "tiny-bert"
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "a", "cat", "dog", "sleeps", "barks", "."]
+    config = transformers.BertConfig(
+        vocab_size=len(words), hidden_size=24, intermediate_size=40, num_attention_heads=3,
+        num_hidden_layers=2, max_position_embeddings=20,
+    )  # fmt: skip
+    transformers.BertModel(config).save_pretrained(path)
+    transformers.BertTokenizer(vocab={word: i for i, word in enumerate(words)}).save_pretrained(path)
+    return path
+
+
+def copied(directory: Path, target: Path, **changes: object) -> Path:
+    """A copy of a model's directory with other settings."""
+    target.mkdir()
+    for path in directory.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    settings = json.loads((target / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps({**settings, **changes}))
+    return target
+
+
+# -- help ------------------------------------------------------------------------------------------
+
+
+def test_help_answers_without_loading_torch() -> None:
+    code = "import sys, torch2fpga.cli; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("verb", ["compile", "explain", "verify", "report"])
+def test_help_shows_an_example_of_each_verb(verb: str) -> None:
+    result = run(verb, "--help")
+    assert result.exit_code == 0
+    assert f"Example: torch2fpga {verb} " in result.stdout
+
+
+def test_help_and_version() -> None:
+    assert "torch2fpga explain ./all-MiniLM-L6-v2" in run("--help").stdout
+    assert run("--version").stdout == f"torch2fpga {torch2fpga.__version__}\n"
+
+
+# -- verbs -----------------------------------------------------------------------------------------
+
+
+def test_compile_writes_project_and_saved_model(tmp_path: Path) -> None:
+    result = run("compile", "examples.mlp:factory", "--out", tmp_path / "a b" / "p", "--save", tmp_path / "s")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "a b" / "p" / "link.cfg").is_file()
+    assert torch2fpga.load(tmp_path / "s").design.name == "perceptron"
+    assert "not synthesised and not run on a card" in result.stdout
+    assert "warning: calibrated on no inputs" in result.stderr
+    assert ".py" not in result.stderr
+
+
+def test_explain_maps_every_part() -> None:
+    result = run("explain", "examples.mlp:factory")
+    assert result.exit_code == 0
+    assert "layers.4" in result.stdout and "activation" in result.stdout
+
+
+def test_explain_lists_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "refused_model.py").write_text(
+        "import torch\n"
+        "def factory():\n"
+        "    return torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Softplus()), (torch.ones(2, 4),)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    result = run("explain", "refused_model:factory")
+    assert result.exit_code == 1
+    assert "softplus" in result.stdout
+    result = run("compile", "refused_model:factory")
+    assert result.exit_code == 1
+    assert "error:" in result.stderr and "softplus" in result.stderr
+    assert not (tmp_path / "build" / "refused_model").exists()
+
+
+@pytest.mark.gxx
+def test_verify_compares_every_stage() -> None:
+    result = run("verify", "examples.mlp:factory")
+    assert result.exit_code == 0, result.output
+    assert "1 of 1 inputs bit-exact at every stage" in result.stdout
+
+
+def test_verify_stops_at_the_first_input_that_is_not_exact(capsys: pytest.CaptureFixture[str]) -> None:
+    reports = iter(
+        [SimpleNamespace(bit_exact=True, cosine=0.9), SimpleNamespace(bit_exact=False, cosine=None)]
+    )
+    calls: list[Any] = []
+
+    def verify(*args: Any, **kwargs: Any) -> Any:
+        calls.append((args, kwargs))
+        return next(reports)
+
+    assert cli._verify(SimpleNamespace(verify=verify), [(1,), {"x": 2}, (3,)]) == 1
+    assert calls == [((1,), {}), ((), {"x": 2})]
+    assert "1 of 3 inputs bit-exact" in capsys.readouterr().out
+
+
+def test_report_writes_a_page(tmp_path: Path) -> None:
+    result = run("report", "examples.mlp:factory", "--out", tmp_path / "page.html")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "page.html").read_text().lstrip().lower().startswith("<!doctype html>")
+
+
+# -- Hugging Face directories ----------------------------------------------------------------------
+
+
+@pytest.mark.hf
+def test_a_directory_with_sentences(directory: Path, tmp_path: Path) -> None:
+    sentences = tmp_path / "sentences.txt"
+    sentences.write_text("\n".join([*SENTENCES, "", "the cat sleeps . " * 9]))
+    result = run("compile", directory, "--seq", 9, "--calibration", sentences, "--out", tmp_path / "project")
+    assert result.exit_code == 0, result.output
+    assert "warning" not in result.stderr
+    assert "up to 1 x 9 rows" in result.stdout
+    assert "one block of hardware serves 2 layers" in result.stdout
+
+
+@pytest.mark.hf
+def test_example_inputs_of_a_directory(directory: Path) -> None:
+    loaded = hub.load_model(str(directory), seq=7, batch=3)
+    assert {k: tuple(v.shape) for k, v in loaded.example.items()} == {  # type: ignore[union-attr]
+        "input_ids": (3, 7),
+        "attention_mask": (3, 7),
+    }
+    assert not loaded.model.training
+    rows = loaded.encode(["the cat", "the " * 30])
+    assert [tuple(row["input_ids"].shape) for row in rows] == [(1, 4), (1, 7)]
+    chosen = hub.load_model(str(directory), inputs=["input_ids"])
+    assert list(chosen.example) == ["input_ids"]
+    assert chosen.example["input_ids"].shape == (1, 20)  # type: ignore[call-overload]
+
+
+@pytest.mark.hf
+def test_a_causal_model_takes_no_mask(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(
+        vocab_size=50, n_embd=12, n_head=3, n_layer=1, n_positions=16, bos_token_id=0, eos_token_id=0
+    )
+    transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    loaded = hub.load_model(str(tmp_path))
+    assert type(loaded.model).__name__ == "GPT2LMHeadModel"
+    assert list(loaded.example) == ["input_ids"]
+    with pytest.raises(torch2fpga.InputError, match="no tokenizer"):
+        loaded.encode(["a"])
+
+
+def only_pickles(directory: Path, target: Path) -> Path:
+    path = copied(directory, target)
+    (path / "model.safetensors").rename(path / "pytorch_model.bin")
+    return path
+
+
+def truncated(directory: Path, target: Path) -> Path:
+    path = copied(directory, target)
+    weights = path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    return path
+
+
+def without(directory: Path, target: Path, name: str) -> Path:
+    path = copied(directory, target)
+    (path / name).unlink()
+    return path
+
+
+def not_json(directory: Path, target: Path) -> Path:
+    path = copied(directory, target)
+    (path / "config.json").write_text("{'architectures'")
+    return path
+
+
+BROKEN = {
+    "pickle": (only_pickles, "is a pickle"),
+    "truncated": (truncated, "cannot load"),
+    "no weights": (lambda d, t: without(d, t, "model.safetensors"), "has no weights"),
+    "no config": (lambda d, t: without(d, t, "config.json"), "no config.json"),
+    "not json": (not_json, "is not JSON"),
+    "own code": (lambda d, t: copied(d, t, auto_map={"AutoModel": "evil.Model"}), "never runs code"),
+    "unknown": (lambda d, t: copied(d, t, architectures=["NoSuchModel"]), "does not have"),
+    "no model": (lambda d, t: copied(d, t, architectures=["pipeline"]), "does not have"),
+    "odd name": (lambda d, t: copied(d, t, architectures=["a.b()"]), "does not have"),
+    "not a list": (lambda d, t: copied(d, t, architectures="BertModel"), "not a list"),
+    "other head": (lambda d, t: copied(d, t, architectures=["BertForMaskedLM"]), "They would be random"),
+    "other shape": (lambda d, t: copied(d, t, intermediate_size=56), "has another shape"),
+}
+
+
+@pytest.mark.hf
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_directories_are_refused(name: str, directory: Path, tmp_path: Path) -> None:
+    make, message = BROKEN[name]
+    result = run("explain", make(directory, tmp_path / "model"))
+    assert result.exit_code in (1, 2), result.output
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+
+
+# -- usage -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["compile"], 2, "Missing argument"),
+        (["compile", "nonsense"], 2, "neither a directory"),
+        (["compile", "setup.cfg"], 2, "is a file"),
+        (["compile", "examples"], 2, "no config.json"),
+        (["compile", "[bold]x[/bold]"], 2, "'[bold]x[/bold]'"),
+        (["compile", "os; rm -rf x:y"], 2, "neither a directory"),
+        (["compile", "examples.nope:factory"], 2, "no module examples.nope"),
+        (["compile", "examples.mlp:nothing"], 2, "no function nothing"),
+        (["compile", "os.path:getcwd"], 2, "no function getcwd"),
+        (["compile", "os:getcwd"], 2, "expected (model, example inputs)"),
+        (["compile", "examples.mlp:factory", "--seq", "4"], 2, "decides its inputs"),
+        (["compile", "examples.mlp:factory", "--seq", "0"], 2, "--seq"),
+        (["compile", "examples.mlp:factory", "--calibration", "missing.txt"], 2, "missing.txt"),
+        (["compile", "examples.mlp:factory", "--calibration", "setup.cfg"], 1, "no tokenizer"),
+        (["compile", "examples.mlp:factory", "--board", "u9000"], 1, "u9000"),
+        (["compile", "examples.mlp:factory", "--precision", "w1a1"], 1, "w1a1"),
+        (["compile", "examples.mlp:factory", "--out", "setup.cfg"], 1, "setup.cfg"),
+        (["report", "examples.mlp:factory", "--out", "setup.cfg/page.html"], 1, "setup.cfg"),
+        (["verify", "examples.mlp:factory", "--sentences", "examples"], 2, "directory"),
+    ],
+)
+def test_wrong_usage(arguments: list[str], status: int, message: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == status, result.output
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.hf
+def test_limits_of_a_directory(directory: Path) -> None:
+    result = run("explain", directory, "--seq", 21)
+    assert (result.exit_code, "20 positions" in result.stderr) == (1, True)
+    result = run("explain", directory, "--inputs", "pixels")
+    assert (result.exit_code, "unknown inputs pixels" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(("data", "message"), [(b"\n \n", "no sentences"), (b"\xff\xfe\x00", "not UTF-8")])
+def test_files_without_sentences(data: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "sentences.txt"
+    path.write_bytes(data)
+    with pytest.raises(torch2fpga.InputError, match=message):
+        cli.read_sentences(path)
+
+
+def test_a_module_that_misses_a_package_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "needs_more.py").write_text("import no_such_package\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        hub.load_model("needs_more:factory")
