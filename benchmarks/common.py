@@ -126,7 +126,7 @@ def format_number(value: float) -> str:
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}"
     if abs(value) < 1 and abs(value) > 0.9:
-        return f"{value:.5f}"
+        return f"{value:.5f}".rstrip("0")
     return f"{value:,.3g}" if abs(value) < 100 else f"{value:,.0f}"
 
 

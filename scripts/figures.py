@@ -14,6 +14,7 @@ import argparse
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ REGION = re.compile(
     r".*?(?P<end><!-- /figures -->)",
     re.DOTALL,
 )
+#: of lines that are no table
+WIDTH = 110
 MARK = re.compile(r"<!-- /?figures\b")
 
 
@@ -58,7 +61,7 @@ def table(results: Mapping[str, Any], keys: list[str]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     command = f"`python -m benchmarks.{results['benchmark']}`"
     where = f"{results['machine']['class']}, of which one was used except by g++"
-    lines += ["", f"{command} on {results['date']}, {where}; {versions}.", ""]
+    lines += ["", textwrap.fill(f"{command} on {results['date']}, {where}; {versions}.", WIDTH), ""]
     return "\n".join(lines)
 
 

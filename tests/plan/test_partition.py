@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kernels: stages stay in order, data flows forward, only the layer loop returns."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from tests.tiny import compiled, named
+from torch2fpga.design import Design, Layout, Shape, Stream, verify_design
+from torch2fpga.errors import DesignError
+from torch2fpga.lower.plumbing import LoopEnterStage, LoopExitStage, RelayStage
+
+NAMES = named("bert", "gpt2", "distilbert", "encoder", "mlp3d")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_stage_and_port_has_one_kernel(name: str) -> None:
+    design = compiled(name).design
+    stages = [s for k in design.kernels for s in k.stages]
+    assert sorted(stages) == sorted(s.name for s in design.stages)
+    assert {p.kernel for p in design.ports} <= {k.name for k in design.kernels}
+    assert len(design.kernels) == (1 if name == "mlp3d" else 3)
+    assert [k.slr for k in design.kernels] == list(range(len(design.kernels)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_links_go_forward_except_the_loop(name: str) -> None:
+    design = compiled(name).design
+    position = {s: i for i, k in enumerate(design.kernels) for s in k.stages}
+    writers, readers = design.writers(), design.readers()
+    backwards = []
+    for stream in design.streams.values():
+        if stream.kind == "words" or stream.name not in readers or writers.get(stream.name) not in position:
+            continue
+        here, there = position[writers[stream.name]], position[readers[stream.name]]
+        assert stream.link == (here != there), stream.name
+        if there < here:
+            backwards.append(stream.name)
+    back = {s.outputs[0] for s in design.stages if isinstance(s, LoopExitStage) and s.mode != "last"}
+    assert set(backwards) == back
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_links_end_in_relays(name: str) -> None:
+    design = compiled(name).design
+    readers = design.readers()
+    links = [s for s in design.streams.values() if s.link]
+    assert all(isinstance(design.stage(readers[s.name]), RelayStage) for s in links)
+    for kernel in design.kernels:
+        assert {*kernel.axis_in, *kernel.axis_out} <= {s.name for s in links}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_within_a_kernel_every_stream_is_written_before_it_is_read(name: str) -> None:
+    design = compiled(name).design
+    for kernel in design.kernels:
+        done = set(kernel.axis_in)
+        done |= {x for p in design.ports if p.kernel == kernel.name for x in p.streams}
+        for stage in (design.stage(s) for s in kernel.stages):
+            assert set(stage.inputs) <= done, (stage.name, set(stage.inputs) - done)
+            done |= set(stage.outputs)
+
+
+def test_the_loop_opens_in_the_first_kernel_and_closes_in_the_last() -> None:
+    design = compiled("encoder").design
+    where = {s: i for i, k in enumerate(design.kernels) for s in k.stages}
+    assert {where[s.name] for s in design.stages if isinstance(s, LoopEnterStage)} == {0}
+    assert {where[s.name] for s in design.stages if isinstance(s, LoopExitStage)} == {len(design.kernels) - 1}
+
+
+def _broken(design: Design, **changes: object) -> str:
+    with pytest.raises(DesignError) as error:
+        verify_design(dataclasses.replace(design, **changes))  # type: ignore[arg-type]
+    return str(error.value)
+
+
+def test_the_verifier_finds_defects() -> None:
+    design = compiled("mlp3d").design
+    verify_design(design)
+    stages, streams = design.stages, dict(design.streams)
+    assert "two stages or ports called" in _broken(design, stages=(*stages, stages[0]))
+    assert "has 0 readers, not one" in _broken(design, streams={**streams, "more": Stream("more", "rows")})
+    name = stages[1].inputs[0]
+    less = {k: v for k, v in streams.items() if k != name}
+    assert f"stream {name} is used but not declared" in _broken(design, streams=less)
+    zero = {**streams, name: dataclasses.replace(streams[name], depth=0)}
+    assert f"stream {name} has depth 0" in _broken(design, streams=zero)
+    other = {**streams, name: dataclasses.replace(streams[name], name="other")}
+    assert "is filed under" in _broken(design, streams=other)
+    (kernel,) = design.kernels
+    fewer = (dataclasses.replace(kernel, stages=kernel.stages[:-1]),)
+    assert "is in no kernel" in _broken(design, kernels=fewer)
+    assert "memory ports, the card has 32" in _broken(design, ports=design.ports * 20)
+
+
+def test_all_defects_are_in_one_error() -> None:
+    design = compiled("mlp3d").design
+    text = _broken(design, stages=design.stages[1:], streams={})
+    assert text.count("\n  - ") > 5
+
+
+@pytest.mark.parametrize(
+    ("layout", "lanes", "blocks"),
+    [(Layout(3, 7), 8, 3), (Layout(1, 21), 8, 3), (Layout(2, 13), 8, 4), (Layout(1, 40), 16, 3)],
+)
+def test_layouts(layout: Layout, lanes: int, blocks: int) -> None:
+    assert layout.blocks(lanes) == blocks and layout.channels == layout.groups * layout.size
+
+
+def test_shapes_are_checked() -> None:
+    for values in ((8, 0, 1, 1), (8, 1, 0, 1), (8, 1, 1, 0), (32, 1, 1, 1)):
+        with pytest.raises(DesignError):
+            Shape(*values)
