@@ -81,10 +81,11 @@ def _kernel(entry: Mapping[str, Any]) -> Kernel:
 
 def save(compiled: CompiledModel, path: Path) -> Path:
     """Write ``compiled`` to the folder ``path`` (replaced as a whole if it is one of ours)."""
-    if path.exists() and not (path / MODEL).is_file():
-        raise WeightsError(f"{path} exists and is no saved model; choose another path")
+    if path.exists() and not _is_ours(path):
+        raise WeightsError(f"{path} exists and is no saved model of torch2fpga; choose another path")
     path.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+    os.chmod(work, 0o777 & ~_umask())  # mkdtemp makes private folders
     try:
         tensors, numbers = _constants(compiled)
         for i, (spec, item) in enumerate(
@@ -103,6 +104,22 @@ def save(compiled: CompiledModel, path: Path) -> Path:
         shutil.rmtree(work, ignore_errors=True)
         raise
     return path
+
+
+def _is_ours(path: Path) -> bool:
+    """A folder with nothing but a saved model in it (replacing it loses nothing else)."""
+    if not path.is_dir() or {p.name for p in path.iterdir()} != {MODEL, TENSORS}:
+        return False
+    try:
+        return json.loads((path / MODEL).read_text()).get("format") == FORMAT
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _constants(compiled: CompiledModel) -> tuple[dict[str, Tensor], dict[str, list[dict[str, Any]]]]:

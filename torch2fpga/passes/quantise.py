@@ -35,6 +35,8 @@ from torch2fpga.passes.nodes import Node
 EXPONENTS = (None, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 #: output channels that the search looks at
 SEARCH_CHANNELS = 1024
+#: a channel counts as at least this fraction of its tensor's largest magnitude
+DEAD_CHANNEL = 256
 #: head room of residual formats over what calibration saw
 WIDE_MARGIN = {16: 2.0, 24: 4.0}
 
@@ -174,7 +176,13 @@ class Quantiser:
         return Format("attn", 8, scale.reshape(-1))
 
     def _largest(self, node: Node) -> Tensor:
-        return self.stats[node.name].largest.to(torch.float64).clamp(min=1e-6)
+        """Largest magnitude of each channel, bounded from below by the tensor's.
+
+        A channel that calibration saw only near zero would get a tiny scale; its multiplier would
+        then set the shift that all channels of a requant stage share, and theirs would lose bits.
+        """
+        largest = self.stats[node.name].largest.to(torch.float64)
+        return largest.clamp(min=max(float(largest.max()) / DEAD_CHANNEL, 1e-6))
 
     def _mac(self, node: Node) -> Format:
         channels = self.channels(node)
