@@ -61,16 +61,16 @@ PARAMETERS = [pytest.param(*case, marks=pytest.mark.hf if case[0] in HF else ())
 
 @pytest.mark.parametrize(("name", "lanes", "tile"), PARAMETERS)
 def test_bit_exact_and_close_to_float(name: str, lanes: int, tile: int) -> None:
-    """Lowest cosine measured over all of them: 0.9973 (the pooler's 21 values of two rows)."""
+    """Measured over all of them: cosine at least 0.99995, largest error 1.1 % of the largest value."""
     model, inputs = build(name)
     made = compiled(name, lanes, tile)
-    exact(made, inputs, cosine=0.996)
+    exact(made, inputs, cosine=0.9999)
     got, want = run(made, inputs), run(model, inputs)
     assert type(got) is type(want)
     assert same(got, run(made.reference, inputs))
     for g, w in zip(tensors_of(got), tensors_of(want), strict=True):
         assert g.shape == w.shape and g.dtype == torch.float32
-        assert float((g - w).detach().abs().max()) <= 0.1 * float(w.detach().abs().max())
+        assert float((g - w).detach().abs().max()) <= 0.02 * float(w.detach().abs().max())
 
 
 def _cut(inputs: Inputs, batch: slice, seq: int) -> dict[str, Tensor]:
@@ -82,7 +82,7 @@ def _cut(inputs: Inputs, batch: slice, seq: int) -> dict[str, Tensor]:
 @pytest.mark.parametrize(("batch", "seq"), [(1, 1), (2, 1), (1, 4), (2, 8), (2, 11), (1, LONG)])
 def test_shorter_inputs_are_exact(name: str, batch: int, seq: int) -> None:
     made, (_, inputs) = compiled(name), build(name)
-    exact(made, _cut(inputs, slice(0, batch), seq), cosine=0.996)
+    exact(made, _cut(inputs, slice(0, batch), seq), cosine=0.999)
 
 
 @pytest.mark.parametrize("name", named("bert_long", "gpt2_long"))
@@ -161,7 +161,7 @@ def test_gpt2_with_planted_outliers() -> None:
     with torch.no_grad():
         model.transformer.wte.weight[:, [2, 9, 20]] *= 3000  # the head is tied to it
     assert model.lm_head.weight is model.transformer.wte.weight
-    exact(compile_model(model, inputs), inputs, cosine=0.996)
+    exact(compile_model(model, inputs), inputs, cosine=0.999)
 
 
 @pytest.mark.hf
@@ -173,7 +173,7 @@ def test_layers_that_differ_are_right() -> None:
     model.encoder.layer[1].intermediate.intermediate_act_fn = ACT2FN["relu"]
     made = compile_model(model, inputs)
     assert made.design.steps == 1
-    exact(made, inputs, cosine=0.996)
+    exact(made, inputs, cosine=0.999)
 
 
 def _wide(model: nn.Module, inputs: dict[str, Tensor]) -> Any:
@@ -197,7 +197,7 @@ def test_two_layers_of_bert_base() -> None:
             },
         )
     inputs = {"input_ids": torch.arange(16)[None] * 1907 % 30522, "attention_mask": padding(1, 16)}
-    exact(_wide(model.eval(), inputs), inputs, cosine=0.998)
+    exact(_wide(model.eval(), inputs), inputs, cosine=0.999)
 
 
 @pytest.mark.hf
@@ -210,7 +210,7 @@ def test_two_layers_of_gpt2() -> None:
     inputs = {"input_ids": torch.arange(8)[None] * 6283 % 50257}
     made = _wide(model.eval(), inputs)
     assert made.design.stage("lm_head").template == "matmul_streamed"
-    exact(made, inputs, cosine=0.998)
+    exact(made, inputs, cosine=0.999)
 
 
 def test_sizes_of_the_tiny_models() -> None:

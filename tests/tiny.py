@@ -148,11 +148,11 @@ def build(name: str) -> tuple[nn.Module, Inputs]:
 
 
 def calibration(inputs: Inputs, count: int = 8) -> list[Inputs]:
-    """Inputs like the given ones: ids shuffled, floats drawn again, masks kept."""
+    """The given inputs and others like them: ids shuffled, floats drawn again, masks kept."""
     generator = torch.Generator().manual_seed(2)
     labels, tensors = split_inputs(inputs)
-    found: list[Inputs] = []
-    for _ in range(count):
+    found: list[Inputs] = [inputs][:count]
+    for _ in range(count - 1):
         drawn = []
         for label, value in zip(labels or [""] * len(tensors), tensors, strict=True):
             if value.is_floating_point():

@@ -72,7 +72,7 @@ def _describe_output(value: Any) -> tuple[OutputSpec, list[Tensor]]:
     """The structure of an output and its tensors."""
     if isinstance(value, Tensor):
         return OutputSpec("tensor"), [value]
-    if isinstance(value, tuple | list) and all(isinstance(v, Tensor) for v in value):
+    if isinstance(value, tuple | list) and value and all(isinstance(v, Tensor) for v in value):
         return OutputSpec("tuple" if isinstance(value, tuple) else "list"), list(value)
     if isinstance(value, Mapping):
         items = [(k, v) for k, v in value.items() if v is not None]
@@ -183,14 +183,15 @@ def capture(model: nn.Module, example_inputs: Inputs) -> Captured:
     """
     _check_model(model)
     names, tensors = split_inputs(example_inputs)
-    mode = model.training
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         with torch.no_grad():
             expected = _run_once(model, names, tensors)
             program = _export(_Wrapper(model, names).eval(), tensors)
     finally:
-        model.train(mode)
+        for part, training in modes.items():
+            part.training = training
     spec, outputs = expected
     module = program.module(check_guards=False)
     placeholders = [n.name for n in module.graph.nodes if n.op == "placeholder"]

@@ -65,6 +65,7 @@ def _passes(captured: Captured) -> list[GraphPass]:
         Canonicalise(),
         SplitLinears(),
         FuseRelu(),
+        SplitLinears(),  # a ReLU may have stood between a linear and its slices
         CheckFloat(captured),
         Roll(),
     ]
@@ -251,10 +252,13 @@ def _samples(
     samples: list[dict[str, Tensor]] = []
     for i, item in enumerate(calibration or ()):
         names, tensors = split_inputs(item)
-        named = dict(zip(names if names is not None else captured.names, tensors, strict=False))
+        if names is None and len(tensors) != len(captured.names):
+            raise CaptureError(f"calibration input {i} has {len(tensors)} tensors, expected {captured.names}")
+        named = dict(zip(names if names is not None else captured.names, tensors, strict=True))
         missing = [n for n in captured.names if n not in named]
         if missing:
             raise CaptureError(f"calibration input {i} lacks {missing}")
+        _like_example(i, named, captured)
         samples.append(_canonical_inputs(module, named))
     if len(samples) < FEW_SAMPLES:
         text = f"calibrated on {len(samples) or 'no'} inputs beside the example; give at least {FEW_SAMPLES}"
@@ -262,6 +266,18 @@ def _samples(
         notes.append(text)
         samples.append(_canonical_inputs(module, captured.example))
     return samples
+
+
+def _like_example(number: int, named: Mapping[str, Tensor], captured: Captured) -> None:
+    """A calibration input must have the ranks, kinds and channels of the example."""
+    for name, example in captured.example.items():
+        value = named[name]
+        same = value.dim() == example.dim() and value.is_floating_point() == example.is_floating_point()
+        if not same or (example.is_floating_point() and value.shape[-1:] != example.shape[-1:]):
+            raise CaptureError(
+                f"calibration input {number}: {name} is {value.dtype} {tuple(value.shape)}, "
+                f"the example {example.dtype} {tuple(example.shape)}"
+            )
 
 
 def _largest(captured: Captured, module: fx.GraphModule) -> tuple[int, int]:

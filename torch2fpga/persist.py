@@ -96,7 +96,9 @@ def save(compiled: CompiledModel, path: Path) -> Path:
                 tensors[f"interface/{i}"] = scale.contiguous().clone()
         save_file(tensors, work / TENSORS)
         digest = hashlib.sha256((work / TENSORS).read_bytes()).hexdigest()
-        (work / MODEL).write_text(json.dumps(_document(compiled, numbers, digest), sort_keys=True))
+        document = _document(compiled, numbers, digest)
+        # Order is kept: configurations appear in the emitted text in this order.
+        (work / MODEL).write_text(json.dumps({**document, "checksum": _checksum(document)}))
         if path.exists():
             shutil.rmtree(path)
         os.replace(work, path)
@@ -104,6 +106,11 @@ def save(compiled: CompiledModel, path: Path) -> Path:
         shutil.rmtree(work, ignore_errors=True)
         raise
     return path
+
+
+def _checksum(document: Mapping[str, Any]) -> str:
+    """SHA-256 of a document in canonical form."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
 def _is_ours(path: Path) -> bool:
@@ -184,8 +191,12 @@ def load(path: str | Path) -> CompiledModel:
         content = (folder / TENSORS).read_bytes()
     except (OSError, ValueError) as error:
         raise WeightsError(f"{folder} is no saved model: {error}") from error
+    if not isinstance(document, dict):
+        raise WeightsError(f"{folder / MODEL} is no saved model")
     if document.get("format") != FORMAT:
         raise WeightsError(f"{folder}: format {document.get('format')!r}, this version reads {FORMAT}")
+    if document.pop("checksum", None) != _checksum(document):
+        raise WeightsError(f"{folder / MODEL}: the checksum of its content does not match")
     found = hashlib.sha256(content).hexdigest()
     if found != document["sha256"]:
         raise WeightsError(f"{folder / TENSORS}: checksum {found[:16]}…, expected {document['sha256'][:16]}…")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -105,6 +105,7 @@ def test_halves_and_saturation(library: Library, index: int) -> None:
     assert set(edges) == {0 if relu else low, high}
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(1e-9, 2.0**16 - 1), min_size=1, max_size=8), st.floats(-1e5, 1e5))
 def test_multiplier_is_close(ratios: list[float], offset: float) -> None:
     """The largest factor keeps 16 bits; the bias is right to half a unit of 2^-(shift - bias_shift)."""
@@ -126,7 +127,7 @@ def test_multiplier_is_close(ratios: list[float], offset: float) -> None:
     [
         2.0**17,
         math.nan,
-        pytest.param(math.inf, marks=pytest.mark.xfail(strict=True, reason="OverflowError from log2")),
+        math.inf,
     ],
 )
 def test_factors_out_of_range_are_errors(ratio: float) -> None:
@@ -144,9 +145,7 @@ def test_too_large_a_bias_is_an_error() -> None:
     [
         8,
         16,
-        pytest.param(
-            24, marks=pytest.mark.xfail(strict=True, reason="bias times 2^46 leaves int64: the bias is lost")
-        ),
+        24,
     ],
 )
 @pytest.mark.parametrize("fraction", [-0.999, 0.25, 0.999])

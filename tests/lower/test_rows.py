@@ -105,7 +105,6 @@ def test_taken(function: Function, operator: str) -> None:
     assert float_error(Inside(function), INPUTS) <= 1e-5
 
 
-@pytest.mark.xfail(strict=True, reason="DesignError: ReLU is fused after linears were split at their slices")
 def test_slice_behind_a_fused_relu() -> None:
     assert float_error(Inside(lambda x: torch.relu(x)[..., 3:10]), INPUTS) <= 1e-5
 

@@ -78,7 +78,7 @@ def test_encoder_options(batch_first: bool, norm_first: bool, activation: str) -
     "batch_first",
     [
         True,
-        pytest.param(False, marks=pytest.mark.xfail(strict=True, reason="refused: 1 token is not swapped")),
+        False,
     ],
 )
 def test_encoder_on_one_token(batch_first: bool) -> None:

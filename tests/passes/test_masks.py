@@ -123,18 +123,39 @@ def test_dropout_is_refused() -> None:
     refused(Attention(lambda: None, dropout_p=0.1), (X,), "", "dropout is active")
 
 
+class _Cross(Attention):
+    """Queries and keys from what a function makes of the inputs."""
+
+    def __init__(self, sources: Callable[..., tuple[Tensor, Tensor]]) -> None:
+        super().__init__(lambda: None)
+        self.sources = sources
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        def split(y: Tensor) -> Tensor:
+            return y.reshape(*y.shape[:2], HEADS, -1).transpose(1, 2)
+
+        queries, keys = self.sources(*inputs)
+        y = nn.functional.scaled_dot_product_attention(
+            split(self.q(queries)), split(self.k(keys)), split(self.v(keys))
+        )
+        return y.transpose(1, 2).reshape(queries.shape)
+
+
 def test_cross_attention_is_refused() -> None:
-    class Model(Attention):
-        def forward(self, x: Tensor, *padding: Tensor) -> Tensor:
-            def split(y: Tensor) -> Tensor:
-                return y.reshape(*y.shape[:2], HEADS, -1).transpose(1, 2)
+    refused(_Cross(lambda x, y: (x, y)), (X, rows(BATCH, SEQ + 2, WIDTH)), "", "inputs disagree")
 
-            keys = padding[0]
-            return nn.functional.scaled_dot_product_attention(
-                split(self.q(x)), split(self.k(keys)), split(self.v(keys))
-            )
 
-    refused(Model(lambda: None), (X, rows(BATCH, SEQ + 2, WIDTH)), "", "inputs disagree")
+@pytest.mark.parametrize("tokens", [slice(0, 1), slice(3, 4)])
+def test_attention_from_one_token_is_refused(tokens: slice) -> None:
+    refused(_Cross(lambda x: (x[:, tokens], x)), (X,), "", "cross-attention")
+
+
+def test_attention_to_one_token_is_refused() -> None:
+    refused(_Cross(lambda x: (x, x[:, :1])), (X,), "", "cross-attention")
+
+
+def test_keys_of_an_equally_long_input_are_right() -> None:
+    assert float_error(_Cross(lambda x, y: (x, y)), (X, X.flip(1))) <= 1e-5
 
 
 @pytest.mark.parametrize("swap", [("q", "k"), ("q", "v"), ("k", "v")])

@@ -60,7 +60,7 @@ def test_the_feedback_holds_a_launch(name: str) -> None:
         assert back.depth >= rows * back.layout.blocks(shape.lanes)
 
 
-@pytest.mark.parametrize("name", named("bert", "encoder"))
+@pytest.mark.parametrize("name", named("bert_long", "gpt2_long"))
 def test_residuals_hold_a_sequence(name: str) -> None:
     """Attention takes in all keys of a sequence before its first row comes out."""
     design = compiled(name).design

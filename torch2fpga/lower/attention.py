@@ -58,6 +58,8 @@ def _heads(x: Any, ctx: Any) -> tuple[int, Axis]:
     last, rows = x.dims[-1], x.dims[-2]
     if tuple(rows) == (x.batch,) and x.batch.size != 1:
         ctx.swap_rows("attention runs over the other dimension")
+    if x.seq.size != 1 and any(x.seq in d for d in x.dims[:-2]):
+        ctx.swap_rows("tokens stand where attention has its batch")
     outer = [a for d in x.dims[:-2] for a in d if a != x.batch]
     if any(a not in x.channels for a in outer) or tuple(outer) + tuple(last) != x.channels:
         raise Refused(f"the channels of {x.shape} are not heads times head size, in this order")

@@ -48,16 +48,19 @@ def multiplier(ratio: Tensor, offset: Tensor, where: str) -> Multiplier:
     Raises:
         CompileError: if the factors are too large to express.
     """
-    largest = float(ratio.abs().max())
-    shift = MAX_SHIFT
+    largest, top = float(ratio.abs().max()), float(offset.abs().max())
+    if not (math.isfinite(largest) and math.isfinite(top)):
+        raise CompileError(f"{where}: a scale factor of {largest:g} and a bias of {top:g} are not finite")
+    # The shifted bias stays below 2^60, so that sums with it fit 64 bits.
+    limit = min(MAX_SHIFT, 60 - math.ceil(math.log2(max(top, 1.0))))
+    shift = limit
     if largest > 0:
-        shift = min(MAX_SHIFT, MULTIPLIER_BITS - 1 - math.floor(math.log2(largest)))
+        shift = min(limit, MULTIPLIER_BITS - 1 - math.floor(math.log2(largest)))
         if largest * 2.0**shift >= 2**MULTIPLIER_BITS - 0.5:
             shift -= 1
-    if shift < 0 or not math.isfinite(largest):
+    if shift < 0:
         raise CompileError(f"{where}: a scale factor of {largest:g} does not fit {MULTIPLIER_BITS} bits")
     m = torch.floor(ratio * 2.0**shift + 0.5).to(torch.int64)
-    top = float(offset.abs().max())
     bias_shift = 0
     while top * 2.0 ** (shift - bias_shift) >= 2**30:
         bias_shift += 1

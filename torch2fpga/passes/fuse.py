@@ -66,6 +66,14 @@ class SplitLinears(GraphPass):
         module.graph.erase_node(user)
 
 
+    def verify(self, module: fx.GraphModule) -> None:
+        for node in module.graph.nodes:
+            if node.target is slice_channels and node.args[0].target is linear:
+                users = node.args[0].users
+                if all(u.target is slice_channels for u in users):
+                    raise DesignError(f"{node.name} still slices a linear that could be split")
+
+
 class FuseRelu(GraphPass):
     """linear + ReLU: the requantisation behind the linear clamps at zero."""
 
@@ -85,10 +93,3 @@ class FuseRelu(GraphPass):
                 module.graph.erase_node(node)
                 modified = True
         return modified
-
-    def verify(self, module: fx.GraphModule) -> None:
-        for node in module.graph.nodes:
-            if node.target is slice_channels and node.args[0].target is linear:
-                users = node.args[0].users
-                if all(u.target is slice_channels for u in users):
-                    raise DesignError(f"{node.name} still slices a linear that could be split")

@@ -117,6 +117,8 @@ class Quantiser:
             node.meta.setdefault("formats", {})
             for role in demands(node):
                 self.format(node, role)
+            if node.op == "placeholder" and set(demands(node)) != {"mac"}:
+                self.format(node, "wide")  # what the host quantises it to
             if node.op == "call_function":
                 op = OPERATORS[node.target]
                 if op.native == "wide":

@@ -15,6 +15,8 @@ from typing import Any
 
 from torch import Tensor, fx
 
+from torch2fpga.lower.activation import activation
+from torch2fpga.lower.linear import linear
 from torch2fpga.passes.fold_constants import attribute
 from torch2fpga.passes.manager import GraphPass
 from torch2fpga.passes.nodes import Node
@@ -129,7 +131,7 @@ def _carried(blocks: list[list[Node]]) -> tuple[tuple[Node, int], ...] | None:
             return None
         carried.append((first, previous[0]))
     positions = {p for _, p in carried}
-    if len(positions) != len(carried):
+    if len(positions) != len(carried) or _row_exponents_cross(blocks, positions):
         return None
     for number, block in enumerate(blocks):
         following = set(blocks[number + 1]) if number + 1 < len(blocks) else None
@@ -140,6 +142,15 @@ def _carried(blocks: list[list[Node]]) -> tuple[tuple[Node, int], ...] | None:
                 if following is not None or position not in positions:
                     return None
     return tuple(carried)
+
+
+def _row_exponents_cross(blocks: list[list[Node]], positions: set[int]) -> bool:
+    """Would a value with row exponents (behind a table) go from layer to layer? Those stay flat."""
+    return any(
+        block[p].target is activation and any(u.target is linear for u in block[p].users)
+        for block in blocks[:-1]
+        for p in positions
+    )
 
 
 class Roll(GraphPass):

@@ -23,6 +23,7 @@ def size_fifos(design: Design) -> Design:
     s = design.shape
     arrival: dict[str, int] = {}
     depth: dict[str, int] = {}
+    writer = {name: stage.group for stage in design.stages for name in stage.outputs}
     for stage in design.stages:
         inputs = [i for i in stage.inputs if design.streams[i].kind in ("rows", "exponents", "scores")]
         if isinstance(stage, RelayStage | LoopEnterStage):
@@ -36,6 +37,8 @@ def size_fifos(design: Design) -> Design:
                 rows = s.max_batch * s.max_seq if name == stage.inputs[1] else 0
             if stream.kind == "scores" or stream.link:
                 continue
+            if stage.group == "after" and writer.get(name) == "before":
+                rows = s.max_batch * s.max_seq  # waits for the whole layer loop
             depth[name] = _depth(rows, stream.tokens_per_row(s), s.tile)
         hold = {"tile": s.tile, "seq": s.max_seq}.get(stage.hold, 0)
         for name in stage.outputs:

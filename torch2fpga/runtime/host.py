@@ -15,6 +15,7 @@ from torch import Tensor
 
 from torch2fpga.design import SCALAR, Design, Layout
 from torch2fpga.errors import InputError
+from torch2fpga.lower.rows import SelectRowStage
 from torch2fpga.simulate.fixed import limits
 from torch2fpga.simulate.tokens import mask_to_tokens, rows_to_tokens
 
@@ -93,6 +94,9 @@ class Interface:
             problems.append(f"inputs disagree on (batch, tokens): {sorted(sizes)}")
         for batch, seq in sizes:
             s = design.shape
+            last = max((st.row for st in design.stages if isinstance(st, SelectRowStage)), default=0)
+            if seq <= last:
+                problems.append(f"{seq} tokens; the model takes row {last} of every sequence")
             if not (1 <= batch <= s.max_batch and 1 <= seq <= s.max_seq):
                 problems.append(f"{batch} x {seq} rows; compiled for at most {s.max_batch} x {s.max_seq}")
         if problems:
