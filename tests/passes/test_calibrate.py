@@ -75,10 +75,10 @@ def test_ranges_follow_the_calibration_inputs() -> None:
     """Inputs eight times as large give a residual format eight times as coarse."""
     x = (rows(BATCH, SEQ, WIDTH),)
     scales = []
-    seen = calibration(x, 8)
+    seen, scaled = calibration(x, 8), _Scaled().eval()
     for factor in (1, 8):
         samples = [(s[0] * factor,) for s in seen]  # type: ignore[index]
-        model = torch2fpga.compile(_Scaled().eval(), x, calibration=samples)
+        model = torch2fpga.compile(scaled, x, calibration=samples)
         scales.append(float(model.interface.outputs[0].scale[0]))
     assert scales[1] == 8 * scales[0]
 
