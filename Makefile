@@ -6,7 +6,8 @@ VENV ?= .venv
 # Options of every pip call, for example another index:
 #   make demo PIP_ARGS="--extra-index-url <address of torch's CPU-only wheels>"
 PIP_ARGS ?=
-# Test processes; two are enough for the suite's ten minutes.
+# Test processes; two are enough for the suite's ten minutes. One OpenMP thread each: more only wait
+# for each other.
 JOBS ?= 2
 PYTEST_ARGS ?=
 
@@ -29,7 +30,7 @@ demo: $(VENV)/.bench need-gxx ## the real MiniLM: compile, run the emitted C++, 
 	@$(BIN)/python -m examples.demo
 
 test: $(VENV)/.test need-gxx ## all tests
-	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 smoke: $(VENV)/.test ## every example to checked project text, without g++
 	@$(BIN)/python -m scripts.smoke
