@@ -33,13 +33,14 @@ from tests.tiny import (
     rows,
     run,
     same,
+    seeded,
     tensors_of,
 )
 from torch2fpga.emit.images import images
 from torch2fpga.lower.linear import linear
 from torch2fpga.simulate.functional import functional_sources
 
-__all__ = ["cxx_cache"]
+__all__ = ["cxx_cache", "seeded"]
 X = (rows(BATCH, SEQ, WIDTH),)
 
 

@@ -29,10 +29,11 @@ from tests.tiny import (
     rows,
     run,
     same,
+    seeded,
     tensors_of,
 )
 
-__all__ = ["cxx_cache"]
+__all__ = ["cxx_cache", "seeded"]
 pytestmark = pytest.mark.gxx
 #: model, lanes, tile; models that share sources (eager and sdpa attention) share a build
 CASES = [

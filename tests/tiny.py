@@ -37,6 +37,12 @@ def cxx_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Random weights are the same in every run, whatever ran before."""
+    torch.manual_seed(0)
+
+
 def ids(batch: int = BATCH, seq: int = SEQ) -> Tensor:
     """Token ids, all different."""
     return (torch.arange(batch * seq) * 37 % WORDS).reshape(batch, seq)

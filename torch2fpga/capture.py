@@ -147,9 +147,10 @@ def _check_model(model: nn.Module) -> None:
     if not isinstance(model, nn.Module):
         raise CaptureError(f"expected a torch.nn.Module, got {type(model).__name__}")
     for path, module in model.named_modules():
-        if not all(part.isidentifier() or part.isdigit() for part in path.split(".") if path):
+        if any(c in "\"'\\" or not c.isprintable() for c in path):
             raise CaptureError(
-                f"module name {path!r} is no identifier, which torch.export cannot capture; rename it"
+                f"module name {path!r} holds quotes or control characters, which torch.export cannot "
+                "capture; rename it"
             )
         active = isinstance(module, nn.Dropout) and module.p > 0 and module.training
         if active or (module.training and isinstance(module, nn.modules.batchnorm._BatchNorm)):

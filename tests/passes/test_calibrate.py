@@ -8,9 +8,20 @@ import torch
 from torch import Tensor, nn
 
 import torch2fpga
-from tests.tiny import BATCH, SEQ, WIDTH, build, calibration, mlp, rows
+from tests.tiny import (
+    BATCH,
+    SEQ,
+    WIDTH,
+    build,
+    calibration,
+    mlp,
+    rows,
+    seeded,
+)
 from torch2fpga.passes import calibrate
 from torch2fpga.passes.calibrate import Statistics
+
+__all__ = ["seeded"]
 
 X = (rows(BATCH, SEQ, 10),)
 

@@ -25,7 +25,10 @@ from tests.tiny import (
     named,
     refusals,
     rows,
+    seeded,
 )
+
+__all__ = ["seeded"]
 
 BLOCK = {"linear": 12, "attention": 2, "add": 4, "layer_norm": 5}
 BERT = {**BLOCK, "linear": 13, "activation": 3, "embed": 1, "select_row": 1}

@@ -9,9 +9,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.tiny import BATCH, SEQ, WIDTH, Inside, build, float_error, histogram, lowered, rows
+from tests.tiny import (
+    BATCH,
+    SEQ,
+    WIDTH,
+    Inside,
+    build,
+    float_error,
+    histogram,
+    lowered,
+    rows,
+    seeded,
+)
 from torch2fpga.lower.linear import linear
 from torch2fpga.lower.rows import slice_channels
+
+__all__ = ["seeded"]
 
 INPUTS = (rows(BATCH, SEQ, WIDTH),)
 

@@ -10,8 +10,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.tiny import BATCH, HEADS, SEQ, WIDTH, float_error, lowered, padding, refused, rows
+from tests.tiny import (
+    BATCH,
+    HEADS,
+    SEQ,
+    WIDTH,
+    float_error,
+    lowered,
+    padding,
+    refused,
+    rows,
+    seeded,
+)
 from torch2fpga.lower.attention import attention
+
+__all__ = ["seeded"]
 
 TRIL = torch.ones(SEQ, SEQ, dtype=torch.bool).tril()
 LOW = torch.finfo(torch.float32).min

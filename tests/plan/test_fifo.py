@@ -8,13 +8,23 @@ import dataclasses
 import pytest
 
 import torch2fpga
-from tests.tiny import WIDTH, compile_model, compiled, cxx_cache, encoder, named, rows, run
+from tests.tiny import (
+    WIDTH,
+    compile_model,
+    compiled,
+    cxx_cache,
+    encoder,
+    named,
+    rows,
+    run,
+    seeded,
+)
 from torch2fpga.compiled import CompiledModel
 from torch2fpga.design import Design, ceil_div
 from torch2fpga.lower.plumbing import LoopEnterStage
 from torch2fpga.plan.fifo import MINIMUM, size_fifos, storage_of
 
-__all__ = ["cxx_cache"]
+__all__ = ["cxx_cache", "seeded"]
 
 
 def _with_depth(design: Design, name: str, depth: int) -> Design:
