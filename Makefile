@@ -42,6 +42,7 @@ lint: $(VENV)/.test ## ruff and mypy
 bench: $(VENV)/.test need-gxx ## the figures of benchmarks/, then the documents that show them
 	@$(BIN)/python -m benchmarks.minilm --json benchmarks/results/minilm.json
 	@$(BIN)/python -m benchmarks.exactness --json benchmarks/results/exactness.json
+	@$(BIN)/python -m benchmarks.ablation --json benchmarks/results/ablation.json
 	@$(BIN)/python -m scripts.figures
 
 test-deps: ## system packages for the tests (Debian, Ubuntu; needs root)

@@ -26,7 +26,6 @@ from torch2fpga.lower.requant import RequantStage
 from torch2fpga.report.graph import render_svg
 from torch2fpga.report.info import DISCLAIMER, MappingRow, ReportInfo
 from torch2fpga.report.page import render_page
-from torch2fpga.report.text import stage_table, table
 from torch2fpga.simulate.verify import Accuracy, StageResult
 
 HOSTILE = """<script>alert(1)</script>"'&amp;{{ 7*7 }}"""
@@ -320,16 +319,6 @@ def test_design_without_kernels_or_stages() -> None:
     assert "the layer loop" not in render_svg(flat) and "before the layer loop" in render_svg(made)
     empty = Design("empty", Shape(8, 4, 1, 4), (), {})
     check_page(render_page(empty, ReportInfo("t")), empty)
-
-
-def test_terminal_tables() -> None:
-    made = design()
-    text = stage_table(made)
-    assert all(s.name in text for s in made.stages) and DISCLAIMER in text and "modelled" in text
-    assert table(["a", "b"], [["x\x1b[31m", "日本"], ["longer", "1"]], [1]).splitlines()[2:] == [
-        "x\ufffd[31m  日本",
-        "longer     1",
-    ]
 
 
 def browse(page: Path, folder: Path, *options: str) -> str:

@@ -122,10 +122,10 @@ def aligned(content: Bytes) -> Bytes:
 
 def output_rows(design: Design, values: Bytes, stream: str, batch: int, seq: int) -> Tensor:
     """The (batch, seq, channels) integers in an output buffer."""
-    from torch2fpga.simulate.tokens import _DTYPES, tokens_to_rows
+    from torch2fpga.simulate.tokens import DTYPES, tokens_to_rows
 
     s = design.streams[stream]
     rows = 1 if s.one_row else seq
     count = batch * rows * s.layout.blocks(design.shape.lanes) * design.shape.lanes
-    data = values.view(_DTYPES[s.element])[:count]
+    data = values.view(DTYPES[s.element])[:count]
     return tokens_to_rows(data, s.layout, batch, rows, design.shape)

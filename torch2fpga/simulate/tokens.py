@@ -17,14 +17,14 @@ from torch2fpga.design import Layout, Shape, Stream, ceil_div
 from torch2fpga.lower.linear import pad_channels
 
 Array = NDArray[np.generic]
-_DTYPES = {"int8": np.int8, "uint8": np.uint8, "int16": np.int16, "int32": np.int32}
+DTYPES = {"int8": np.int8, "uint8": np.uint8, "int16": np.int16, "int32": np.int32}
 
 
 def rows_to_tokens(value: Tensor, layout: Layout, element: str, shape: Shape) -> Array:
     """(batch, seq, channels) integers as a flat array in token order."""
     batch, seq, _ = value.shape
     lanes, tile = shape.lanes, shape.tile
-    padded = pad_channels(value, layout, lanes, 2).numpy().astype(_DTYPES[element])
+    padded = pad_channels(value, layout, lanes, 2).numpy().astype(DTYPES[element])
     blocks = padded.shape[2] // lanes
     rows = padded.reshape(batch, seq, blocks, lanes)
     whole = seq // tile * tile
@@ -54,7 +54,7 @@ def scores_to_tokens(value: Tensor, element: str, shape: Shape) -> Array:
     batch, heads, seq, keys = value.shape
     lanes, tile = shape.lanes, shape.tile
     blocks = ceil_div(keys, lanes)
-    padded = np.zeros((batch, heads, seq, blocks * lanes), dtype=_DTYPES[element])
+    padded = np.zeros((batch, heads, seq, blocks * lanes), dtype=DTYPES[element])
     padded[..., :keys] = value.numpy()
     data = padded.reshape(batch, heads, seq, blocks, lanes)
     parts = []
