@@ -7,7 +7,7 @@ tile; a token is one vector of ``lanes`` channels of one row (see ``hls/include/
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -26,10 +26,21 @@ ELEMENTS: dict[str, tuple[str, int]] = {
 #: constants of one stage: one dictionary a step
 StepData = Sequence[Mapping[str, Any]]
 
+#: label of a pipelined loop -> its depth in cycles
+Depths = Callable[[str], int]
+
+#: cycles to enter a pipelined loop and to leave it (UG1399: one each)
+LOOP_OVERHEAD = 2
+
 
 def ceil_div(a: int, b: int) -> int:
     """a / b, rounded up."""
     return -(-a // b)
+
+
+def pipelined(iterations: int, depth: int, ii: int = 1) -> int:
+    """Cycles of one entry of a pipelined loop: enter, issue every ``ii``, drain, leave."""
+    return (iterations - 1) * ii + depth + LOOP_OVERHEAD if iterations > 0 else 0
 
 
 @dataclass(frozen=True)
@@ -191,6 +202,16 @@ class Stage:
     def cost(self, design: Design) -> Estimate:
         """Modelled cost at the compiled maximum."""
         return Estimate()
+
+    def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
+        """Cycles of one launch, start to end, when no input is late and no output is full.
+
+        The closed form of the C++ template, derived by hand; the timed run has to agree.
+
+        Args:
+            depth: pipeline depth (iteration latency in cycles) of the loop with that label.
+        """
+        raise NotImplementedError
 
     def call_arguments(self) -> list[str]:
         """Stream arguments in template order."""

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The three statements a dataflow region and a pipelined loop are written with.
+// The statements that a dataflow region, a pipelined loop and a memory access are
+// written with.
 //
 //   void top(hls::stream<word> &in, hls::stream<word> &out) {
 //   #pragma HLS dataflow
@@ -11,12 +12,32 @@
 //   }
 //
 // For synthesis, and for C simulation with a vendor's own stream header, they
-// leave the plain calls that canonical dataflow form asks for. Under T2F_SIM each
-// process becomes a fiber of the running scheduler (see t2f_sim.hpp).
+// leave the plain calls, pragmas and subscripts that the tools ask for. Under T2F_SIM
+// each process becomes a fiber of the running scheduler (see t2f_sim.hpp); under
+// T2F_TIMED it also has a clock, which these statements move (see t2f_clock.hpp).
+//
+// What the clock, and the checker that derives intervals and depths, take for granted:
+//   - T2F_PIPELINE is the first statement of the loop that is pipelined.
+//   - A pipelined loop is one loop, or a perfect nest with constant inner bounds (what
+//     the tools flatten). An outer loop that enters one and the same pipelined loop
+//     again says T2F_LOOP_ENTRY in front of it.
+//   - Streams and memory are accessed in pipelined loops only.
 #ifndef T2F_DATAFLOW_HPP
 #define T2F_DATAFLOW_HPP
 
-#if defined(T2F_SIM) && !defined(__SYNTHESIS__)
+#if defined(T2F_ANALYSIS)
+
+// For the checker's parser only: the statements stay visible in the syntax tree.
+void t2f_process(const char *name);
+void t2f_pipeline(int ii);
+void t2f_loop_entry();
+#define T2F_PROCESS(name, ...) (t2f_process(name), __VA_ARGS__)
+#define T2F_DATAFLOW_END
+#define T2F_PIPELINE(ii) t2f_pipeline(ii)
+#define T2F_LOOP_ENTRY t2f_loop_entry()
+#define T2F_MEMORY(pointer, index) (pointer)[index]
+
+#elif defined(T2F_SIM) && !defined(__SYNTHESIS__)
 
 #include "t2f_sim.hpp"
 
@@ -28,12 +49,27 @@
 // its processes have.
 #define T2F_DATAFLOW_END ::t2f::sim::join()
 
-#define T2F_PIPELINE(ii) ::t2f::sim::tick(ii)
+#ifdef T2F_TIMED
+// The site is an object of its own for each loop (and each instance of its template).
+#define T2F_PIPELINE(ii)                                                           \
+  do {                                                                             \
+    static constexpr ::t2f::sim::Site t2f_site{__FILE__, __LINE__, ii};            \
+    ::t2f::sim::tick(t2f_site);                                                    \
+  } while (false)
+#define T2F_LOOP_ENTRY ::t2f::sim::loop_entry()
+#define T2F_MEMORY(pointer, index) (*::t2f::sim::access((pointer) + (index)))
+#else
+#define T2F_PIPELINE(ii)
+#define T2F_LOOP_ENTRY
+#define T2F_MEMORY(pointer, index) (pointer)[index]
+#endif
 
 #else
 
 #define T2F_PROCESS(name, ...) __VA_ARGS__
 #define T2F_DATAFLOW_END
+#define T2F_LOOP_ENTRY
+#define T2F_MEMORY(pointer, index) (pointer)[index]
 
 #ifdef __SYNTHESIS__
 #define T2F_PRAGMA(text) _Pragma(#text)
