@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from torch2fpga.boards import Board
@@ -22,6 +23,7 @@ from torch2fpga.passes.nodes import Node
 from torch2fpga.runtime.host import Interface
 from torch2fpga.simulate.functional import FunctionalResult, FunctionalRun, aligned, output_rows
 from torch2fpga.simulate.reference import Reference
+from torch2fpga.simulate.timed import TimedRun
 from torch2fpga.simulate.verify import (
     VerifyReport,
     compare_float,
@@ -30,6 +32,9 @@ from torch2fpga.simulate.verify import (
     recorded_streams,
     valid_rows,
 )
+
+if TYPE_CHECKING:
+    from torch2fpga.timing.report import TimeReport
 
 
 @dataclass(frozen=True)
@@ -86,12 +91,17 @@ class CompiledModel:
         return FunctionalRun(self.design)
 
     @cached_property
+    def timed(self) -> TimedRun:
+        """The same C++ with a clock (built on first use, cached by content)."""
+        return TimedRun(self.design)
+
+    @cached_property
     def images(self) -> dict[str, bytes]:
         """Weight, table and parameter images by port."""
         return images(self.design, self.data)
 
     @cached_property
-    def _image_arrays(self) -> dict[str, np.ndarray[Any, np.dtype[np.uint8]]]:
+    def _image_arrays(self) -> dict[str, NDArray[np.uint8]]:
         return {
             name: aligned(np.frombuffer(content, dtype=np.uint8)) for name, content in self.images.items()
         }
@@ -108,7 +118,7 @@ class CompiledModel:
         """
         inputs = self.interface.bind(args, kwargs, self.design)
         result = self._launch(inputs)
-        return self._finish(self._outputs(result, inputs))
+        return self.finish(result.buffers, inputs)
 
     def reference(self, *args: Any, **kwargs: Any) -> Any:
         """The quantised reference in PyTorch: the same values as a call, bit for bit."""
@@ -125,13 +135,50 @@ class CompiledModel:
         values, trace = self._reference(inputs, keep=True)
         rows = compare_taps(self.design, trace, result.taps)
         accuracy = compare_float(self.origin, inputs, trace)
-        outputs = self._outputs(result, inputs)
+        outputs = self._outputs(result.buffers, inputs)
         same = [
             torch.equal(o, values[i.stream]) for o, i in zip(outputs, self.interface.outputs, strict=True)
         ]
         real = [o.double() * i.scale for o, i in zip(outputs, self.interface.outputs, strict=True)]
         near = output_cosines(real, self._float(inputs), valid_rows(self.origin, inputs))
         return VerifyReport.build(self.design, rows, accuracy, same, near)
+
+    def time(
+        self,
+        *args: Any,
+        clock_mhz: float | None = None,
+        fifos: Mapping[str, int] | None = None,
+        spread: bool = True,
+        interval: bool = True,
+        cycle_limit: int | None = None,
+        progress: Callable[[str, float], None] | None = None,
+        **kwargs: Any,
+    ) -> TimeReport:
+        """Run the emitted C++ with a clock in every process: cycles, stalls, FIFOs, memory ports.
+
+        Inputs are the model's own. The values are those of a call, bit for bit
+        (``report.output``). A deadlock is not raised but reported: ``report.deadlock``.
+
+        Args:
+            clock_mhz: kernel clock (the board's planned one if not given); memory is so many
+                cycles slower or faster.
+            fifos: depth of streams to try instead of the design's, by name.
+            spread: also run at half and twice the pipeline depths, which are estimates.
+            interval: also start three launches back to back and take the steady interval.
+            cycle_limit: give up beyond this many cycles.
+            progress: called with (what, fraction).
+        Raises:
+            InputError: if the inputs do not fit.
+            SimulationError: if the C++ does not build, a stage does not end within the limit,
+                token counts differ, or a stack overflows; the text names the stage.
+        """
+        from torch2fpga.timing.run import time_model
+
+        inputs = self.interface.bind(args, kwargs, self.design)
+        return time_model(
+            self, inputs, clock_mhz=clock_mhz, fifos=fifos, spread=spread, interval=interval,
+            cycle_limit=cycle_limit, progress=progress,
+        )  # fmt: skip
 
     def _float(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
         """The float model's outputs, (batch, seq, channels); none where it is not at hand."""
@@ -142,19 +189,29 @@ class CompiledModel:
         with torch.no_grad():
             return list(module(*[inputs[n] for n in names]))
 
-    def _launch(self, inputs: Mapping[str, Tensor], taps: tuple[str, ...] = ()) -> FunctionalResult:
+    def buffers(self, inputs: Mapping[str, Tensor]) -> dict[str, NDArray[np.uint8]]:
+        """Contents of every memory port that is read, by port, for bound inputs."""
         quantised = self.interface.quantise(inputs)
-        batch, seq = next(iter(inputs.values())).shape[:2]
         buffers = dict(self._image_arrays)
         for _, port in all_ports(self.design):
             if port.role in ("ids", "mask", "rows") and not port.write:
                 buffers[port.name] = self.interface.buffer(port.binding, port.role, quantised, self.design)
-        return self.functional.run(buffers, int(batch), int(seq), taps)
+        return buffers
 
-    def _outputs(self, result: FunctionalResult, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+    def finish(self, buffers: Mapping[str, NDArray[np.uint8]], inputs: Mapping[str, Tensor]) -> Any:
+        """The model's output from the buffers of its output ports."""
+        return self._finish(self._outputs(buffers, inputs))
+
+    def _launch(self, inputs: Mapping[str, Tensor], taps: tuple[str, ...] = ()) -> FunctionalResult:
+        batch, seq = next(iter(inputs.values())).shape[:2]
+        return self.functional.run(self.buffers(inputs), int(batch), int(seq), taps)
+
+    def _outputs(
+        self, buffers: Mapping[str, NDArray[np.uint8]], inputs: Mapping[str, Tensor]
+    ) -> list[Tensor]:
         batch, seq = next(iter(inputs.values())).shape[:2]
         return [
-            output_rows(self.design, result.buffers[o.port], o.stream, int(batch), int(seq))
+            output_rows(self.design, buffers[o.port], o.stream, int(batch), int(seq))
             for o in self.interface.outputs
         ]
 

@@ -163,7 +163,7 @@ def test_ports_have_channels_and_files() -> None:
 
 def test_a_buffer_larger_than_a_channel_is_refused() -> None:
     model = copy.copy(compiled("mlp3d"))
-    model.board = replace(U280, hbm_bytes=1000)
+    model.board = replace(U280, hbm=replace(U280.hbm, channel_bytes=1000))
     with pytest.raises(CompileError, match=r"port \w+ of kernel \w+ needs [\d,]+ bytes, .* holds 1,000"):
         project_files(model)
 

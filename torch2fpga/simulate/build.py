@@ -18,7 +18,8 @@ HLS = Path(__file__).resolve().parent.parent / "hls"
 INCLUDE = HLS / "include"
 SIM = HLS / "sim"
 #: -fno-gnu-unique lets dlclose unload the library
-FLAGS = ("-std=c++17", "-O2", "-march=native", "-DT2F_SIM", "-fPIC", "-fno-gnu-unique", "-Wall", "-Wextra",
+FLAGS = ("-std=c++17", "-O2", "-march=native", "-DT2F_SIM", "-fPIC", "-fno-gnu-unique",
+         "-fstack-clash-protection", "-Wall", "-Wextra",
          "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-label")  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from torch2fpga.emit.kernel import (
     kernel_source,
 )
 from torch2fpga.errors import SimulationError
-from torch2fpga.simulate.build import build_library
+from torch2fpga.simulate.build import FLAGS, build_library
 
 Bytes = NDArray[np.uint8]
 
@@ -43,21 +44,32 @@ class FunctionalResult:
     Attributes:
         buffers: output port name -> bytes.
         taps: stream name -> bytes of all its tokens (if recorded).
+        message: what went wrong (empty if nothing did).
+        report: JSON of a timed run.
     """
 
     buffers: dict[str, Bytes]
     taps: dict[str, Bytes] = field(default_factory=dict)
+    message: str = ""
+    report: str = ""
 
 
 class FunctionalRun:
     """A compiled design, ready to run on buffers."""
 
+    #: macros on top of those that every simulation is compiled with
+    flags: ClassVar[tuple[str, ...]] = ()
+
     def __init__(self, design: Design) -> None:
         self.design = design
-        self.path: Path = build_library(functional_sources(design))
+        self.path: Path = build_library(functional_sources(design), (*FLAGS, *self.flags))
         self._library = ctypes.CDLL(str(self.path))
         self._library.t2f_run.restype = ctypes.c_void_p
-        self._library.t2f_run.argtypes = [ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int] * 3]
+        self._library.t2f_run.argtypes = [
+            ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int] * 3, ctypes.c_char_p
+        ]  # fmt: skip
+        self._library.t2f_report.restype = ctypes.c_char_p
+        self._library.t2f_report.argtypes = [ctypes.c_void_p]
         self._library.t2f_status.restype = ctypes.c_char_p
         self._library.t2f_status.argtypes = [ctypes.c_void_p]
         self._library.t2f_tap.restype = ctypes.c_void_p
@@ -75,6 +87,14 @@ class FunctionalRun:
         Raises:
             SimulationError: deadlock or an exception in a process, with the runtime's report.
         """
+        result = self._run(buffers, batch, seq, taps, "")
+        if result.message:
+            raise SimulationError(result.message)
+        return result
+
+    def _run(
+        self, buffers: Mapping[str, Bytes], batch: int, seq: int, taps: Sequence[str], settings: str
+    ) -> FunctionalResult:
         ports = all_ports(self.design)
         results: dict[str, Bytes] = {}
         held: list[Bytes] = []
@@ -88,12 +108,12 @@ class FunctionalRun:
             key = f"{kernel.name}_{port.name}" if port.role == "params" else port.name
             held.append(aligned(buffers[key]))
             pointers[i] = held[-1].ctypes.data
-        handle = self._library.t2f_run(pointers, outputs, batch, seq, int(bool(taps)))
+        handle = self._library.t2f_run(pointers, outputs, batch, seq, int(bool(taps)), settings.encode())
         try:
             message = self._library.t2f_status(handle).decode()
-            if message:
-                raise SimulationError(message)
-            return FunctionalResult(results, {name: self._tap(handle, name) for name in taps})
+            report = self._library.t2f_report(handle).decode()
+            found = {name: self._tap(handle, name) for name in taps}
+            return FunctionalResult(results, found, message, report)
         finally:
             self._library.t2f_free(handle)
 

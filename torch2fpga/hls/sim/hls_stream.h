@@ -30,11 +30,12 @@ class stream<T, 0> : public t2f::sim::Channel {
 
   ~stream() {
     // The counts stay as they are: what was never read is reported after this.
-    for (std::uint64_t i = read_; i != written_; ++i) slot(i)->~T();
+    for (std::uint64_t i = first_live(); i != written_; ++i) slot(i)->~T();
     release(ring_);
   }
 
   T read() {
+    if (T2F_UNLIKELY(holds())) release_own();
     if (T2F_UNLIKELY(read_needs_care())) prepare_read();
     return pop();
   }
@@ -79,6 +80,7 @@ class stream<T, 0> : public t2f::sim::Channel {
   void push(const T &value) {
     ::new (static_cast<void *>(slot(written_))) T(value);
     if (T2F_UNLIKELY(tap_ != nullptr)) tap_->append(&value);
+    time_write();
     count_write();
   }
 
@@ -86,6 +88,7 @@ class stream<T, 0> : public t2f::sim::Channel {
     T *from = slot(read_);
     T value(std::move(*from));
     from->~T();
+    time_read();
     count_read();
     return value;
   }
@@ -103,7 +106,7 @@ class stream<T, 0> : public t2f::sim::Channel {
     const std::uint64_t wanted = ring_size_ == 0 ? first_size() : ring_size_ * 2;
     T *ring = static_cast<T *>(
         ::operator new(static_cast<std::size_t>(wanted) * sizeof(T), std::align_val_t{alignof(T)}));
-    for (std::uint64_t i = read_; i != written_; ++i) {
+    for (std::uint64_t i = first_live(); i != written_; ++i) {
       T *from = slot(i);
       ::new (static_cast<void *>(ring + (i & (wanted - 1)))) T(std::move(*from));
       from->~T();

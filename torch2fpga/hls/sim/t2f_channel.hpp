@@ -14,8 +14,12 @@
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <vector>
 
 #include "t2f_recorder.hpp"
+#ifdef T2F_TIMED
+#include "t2f_clock.hpp"
+#endif
 
 #define T2F_NOINLINE __attribute__((noinline))
 #define T2F_UNLIKELY(condition) __builtin_expect(static_cast<bool>(condition), 0)
@@ -39,6 +43,10 @@ struct StreamUse {
   std::uint64_t read = 0;
   std::string writer;  // path of the process; empty when none has
   std::string reader;
+#ifdef T2F_TIMED
+  Cycle stalled_reads = 0;   // cycles that its reader waited for a token
+  Cycle stalled_writes = 0;  // cycles that its writer waited for space
+#endif
 };
 
 class Channel {
@@ -77,15 +85,41 @@ class Channel {
 
   // To be called when the ring has got a new capacity.
   void ring_grown(std::uint64_t ring) {
+#ifdef T2F_TIMED
+    if (ring != times_.size()) grow_times(ring);
+#endif
     write_limit_ = *current_ != nullptr && depth_ < ring ? depth_ : ring;
   }
 
+#ifdef T2F_TIMED
+  void time_write();
+  void time_read();
+  void release_own();
+  void release_slot(Cycle free);
+  // The first token that is still in the ring: one that was read keeps its slot until
+  // the reads of its iteration are complete.
+  std::uint64_t first_live() const { return read_ + held_; }
+  bool holds() const { return held_ != 0; }
+  void count_write() {
+    ++written_;
+    if (writer_ == nullptr && fill() > high_water_) high_water_ = fill();
+  }
+  void count_read() {
+    if (held_ == 0) ++read_;
+  }
+#else
+  void time_write() {}
+  void time_read() {}
+  void release_own() {}
+  std::uint64_t first_live() const { return read_; }
+  bool holds() const { return false; }
   void count_write() {
     ++written_;
     const std::uint64_t held = fill();
     if (held > high_water_) high_water_ = held;
   }
   void count_read() { ++read_; }
+#endif
 
   std::uint64_t written_ = 0;
   std::uint64_t read_ = 0;
@@ -100,6 +134,11 @@ class Channel {
  private:
   friend class Scheduler;
   friend class Report;
+#ifdef T2F_TIMED
+  friend class Clock;
+  void grow_times(std::uint64_t ring);
+  void count_held(Cycle at);
+#endif
 
   static constexpr std::uint64_t always = std::numeric_limits<std::uint64_t>::max();
   void claim(Process *&owner, Side side);
@@ -115,6 +154,20 @@ class Channel {
   Channel *previous_ = nullptr;  // live channels of the scheduler
   Channel *next_ = nullptr;
   std::string key_;
+#ifdef T2F_TIMED
+  std::uint64_t held_ = 0;           // 1: the token read last keeps its slot
+  Clock *writer_clock_ = nullptr;
+  Clock *reader_clock_ = nullptr;
+  std::vector<Cycle> times_;         // when the token in each slot of the ring can be read
+  std::uint64_t times_mask_ = 0;
+  std::vector<Cycle> freed_;         // when the slots of the last `depth` reads got free
+  std::uint64_t freed_mask_ = 0;
+  std::uint64_t counted_ = 0;        // writes that high_water_ takes account of
+  std::uint64_t gone_ = 0;           // reads before the last of those
+  Cycle latency_ = 0;                // of the wires, on top of the FIFO's own cycle
+  Cycle stalled_reads_ = 0;
+  Cycle stalled_writes_ = 0;
+#endif
 };
 
 }  // namespace t2f::sim

@@ -12,6 +12,9 @@
 
 #include "t2f_channel.hpp"
 #include "t2f_fiber.hpp"
+#ifdef T2F_TIMED
+#include "t2f_clock.hpp"
+#endif
 
 namespace t2f::sim {
 
@@ -41,7 +44,19 @@ struct Process {
   Context context;
   Stack stack;
   Process *next_ready = nullptr;
+#ifdef T2F_TIMED
+  Clock clock;
+  std::vector<Cycle> begins;  // of its launches
+  std::vector<Cycle> ends;
+#endif
 };
+
+#ifdef T2F_TIMED
+// The process whose code runs. One timed run at a time in each library (Scheduler::run
+// sees to that), because looking through a thread-local variable at every iteration of
+// every loop would cost more than the clock itself.
+__attribute__((visibility("hidden"))) inline Process *active = nullptr;
+#endif
 
 // Whether two processes may use the same side of a stream: one is part of the other,
 // or they belong to regions that their common parent entered one after the other.

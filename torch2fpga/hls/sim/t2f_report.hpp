@@ -34,7 +34,54 @@ class Report {
     return out;
   }
 
+  // {"waits": [{process, stream, side, held, depth, peer, cycle}], "cycles": [[process]]}.
+  // `peer` is null where nothing shows who it is; `cycle` (when the wait began) is 0 in
+  // a run without a clock. Names are C++ identifiers or were checked, so they need no
+  // escapes beyond quotes.
+  std::string json() const {
+    std::string out = "{\"waits\":[";
+    for (const Process *process : blocked_) {
+      const Channel *stream = process->waits_on;
+      const Process *other = next(process);
+      if (process != blocked_.front()) out += ",";
+      out += "{\"process\":" + quoted(process->path) + ",\"stream\":" + quoted(stream->key()) +
+             ",\"side\":" + (process->waits_to == Side::read ? "\"read\"" : "\"write\"") +
+             ",\"held\":" + std::to_string(stream->fill()) +
+             ",\"depth\":" + std::to_string(stream->depth_) +
+             ",\"peer\":" + (other == nullptr ? "null" : quoted(other->path)) +
+             ",\"cycle\":" + std::to_string(since(process)) + "}";
+    }
+    out += "],\"cycles\":[";
+    const std::vector<std::vector<const Process *>> found = rings();
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      out += i == 0 ? "[" : ",[";
+      for (const Process *process : found[i]) {
+        out += (process == found[i].front() ? "" : ",") + quoted(process->path);
+      }
+      out += "]";
+    }
+    return out + "]}";
+  }
+
  private:
+  static std::string quoted(const std::string &text) {
+    std::string out = "\"";
+    for (const char c : text) {
+      if (c == '"' || c == '\\') out += '\\';
+      out += c;
+    }
+    return out + "\"";
+  }
+
+  static std::uint64_t since(const Process *process) {
+#ifdef T2F_TIMED
+    return process->clock.now;
+#else
+    static_cast<void>(process);
+    return 0;
+#endif
+  }
+
   // Who would have to act, as far as the run has shown it.
   static const Process *peer(const Process *process) {
     const Channel *stream = process->waits_on;
@@ -46,6 +93,14 @@ class Report {
   }
 
   std::string wait_line(const Process *process) const {
+#ifdef T2F_TIMED
+    return line_of(process) + ", since cycle " + std::to_string(process->clock.now);
+#else
+    return line_of(process);
+#endif
+  }
+
+  std::string line_of(const Process *process) const {
     const Channel *stream = process->waits_on;
     const bool reads = process->waits_to == Side::read;
     const Process *other = peer(process);
@@ -100,8 +155,8 @@ class Report {
 
   // Each process waits for at most one other, so following the waits from any process
   // either ends or comes back to a process seen before: then that part is a cycle.
-  std::string cycles() const {
-    std::string out;
+  std::vector<std::vector<const Process *>> rings() const {
+    std::vector<std::vector<const Process *>> found;
     std::vector<const Process *> done;
     for (const Process *start : blocked_) {
       std::vector<const Process *> walk;
@@ -111,11 +166,17 @@ class Report {
         at = next(at);
       }
       const auto first = std::find(walk.begin(), walk.end(), at);
-      if (first != walk.end()) {
-        out += "wait cycle:\n";
-        for (auto p = first; p != walk.end(); ++p) out += "  " + wait_line(*p) + "\n";
-      }
+      if (first != walk.end()) found.emplace_back(first, walk.end());
       done.insert(done.end(), walk.begin(), walk.end());
+    }
+    return found;
+  }
+
+  std::string cycles() const {
+    std::string out;
+    for (const auto &ring : rings()) {
+      out += "wait cycle:\n";
+      for (const Process *process : ring) out += "  " + wait_line(process) + "\n";
     }
     return out.empty() ? "no wait cycle among the processes known to share streams\n" : out;
   }

@@ -27,11 +27,27 @@
 
 #include "t2f_channel.hpp"
 #include "t2f_fiber.hpp"
+#include "t2f_guard.hpp"
 #include "t2f_process.hpp"
 #include "t2f_recorder.hpp"
 #include "t2f_report.hpp"
 
 namespace t2f::sim {
+
+#ifdef T2F_TIMED
+// What a timed run is told; everything in cycles where not said otherwise.
+struct Timing {
+  // "process file:line" -> pipeline depth of that loop; others get the default.
+  std::map<std::string, Cycle> depths;
+  Cycle default_depth = 8;
+  unsigned depth_percent = 100;                  // of all depths
+  std::map<std::string, std::uint64_t> fifo_depths;  // stream -> depth instead of the declared one
+  std::map<std::string, Cycle> latencies;        // stream -> cycles on the way
+  std::vector<MemoryPort> ports;
+  Cycle cycle_limit = Cycle{1} << 40;
+  unsigned launches = 1;                         // back to back
+};
+#endif
 
 struct Status {
   bool ok = true;
@@ -91,12 +107,25 @@ class Scheduler {
   // in a region entered several times, are taken together.
   const std::map<std::string, StreamUse> &streams() const { return uses_; }
 
+#ifdef T2F_TIMED
+  Timing timing;         // to be set before the streams are made
+  Cycle cycles() const;  // when the last process was through
+#endif
+
  private:
   friend class Channel;
   friend void process_entry();
+  friend void process_overflow();
   template <typename Body>
   friend void process(const char *name, Body &&body);
   friend void join();
+
+#ifdef T2F_TIMED
+  friend class Clock;
+  friend class TimedReport;
+  Cycle depth_of(const Process &process, const Site &site) const;
+  MemoryPort *port_of(const void *address);
+#endif
 
   static constexpr std::uint64_t poll_limit = std::uint64_t{1} << 20;
 
@@ -106,6 +135,10 @@ class Scheduler {
   void spawn(const char *name, std::function<void()> body);
   void join_children();
   [[noreturn]] void run_process();
+  [[noreturn]] void overflow();
+  static const Stack *running_stack(void *scheduler);
+  void run_body(Process *me);
+  void go_on_in(Process *process);
   void finish(Process *process);
 
   void push_ready(Process *process);
@@ -117,6 +150,7 @@ class Scheduler {
   std::uint64_t progress() const;
 
   void fail(std::string message);
+  void fail_deadlock(const char *headline);
   void unwind();
 
   void attach(Channel &channel, const char *name, std::size_t token_size);
@@ -141,6 +175,7 @@ class Scheduler {
   Channel *channels_ = nullptr;  // live ones
   std::string prefix_;
   std::vector<std::string> errors_;
+  std::string deadlock_;  // the waits as JSON; empty when there was none
   Recorder recorder_;
   std::map<std::string, StreamUse> uses_;
 };

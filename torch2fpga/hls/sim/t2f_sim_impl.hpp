@@ -4,6 +4,10 @@
 #ifndef T2F_SIM_SIM_IMPL_HPP
 #define T2F_SIM_SIM_IMPL_HPP
 
+#ifdef T2F_TIMED
+#include <mutex>
+#endif
+
 #include "t2f_sim.hpp"
 
 namespace t2f::sim {
@@ -18,6 +22,11 @@ inline Process *Scheduler::add(Process *parent, std::string name) {
   process->parent = parent;
   process->level = parent == nullptr ? 0 : parent->level + 1;
   (parent == nullptr ? kernels_ : parent->children).push_back(process);
+#ifdef T2F_TIMED
+  process->clock.owner_ = process;
+  process->clock.scheduler_ = this;
+  process->clock.limit_ = timing.cycle_limit;
+#endif
   return process;
 }
 
@@ -60,7 +69,7 @@ inline void Scheduler::spawn(const char *name, std::function<void()> body) {
   start(process);
   ++me->live_children;
   push_ready(me);
-  current_ = process;
+  go_on_in(process);
   switch_context(me->context, process->context);
   if (stopping_) throw Cancelled{};
 }
@@ -72,6 +81,11 @@ inline void Scheduler::join_children() {
     suspend();
     me->joining = false;
   }
+#ifdef T2F_TIMED
+  for (const Process *one : me->children) {
+    if (one->clock.now > me->clock.now) me->clock.now = one->clock.now;
+  }
+#endif
   ++me->open_region;
   me->unnamed = 0;  // the same streams get the same names when it is entered again
 }
@@ -80,8 +94,7 @@ inline void Scheduler::run_process() {
   Process *me = current_;
   try {
     if (stopping_) throw Cancelled{};  // the run failed before its turn came
-    me->body();
-    join_children();
+    run_body(me);
   } catch (const Cancelled &) {
   } catch (const std::exception &error) {
     fail("process " + me->path + ": " + error.what());
@@ -91,6 +104,48 @@ inline void Scheduler::run_process() {
   finish(me);
   leave(true);
   std::terminate();  // a finished process is never switched to
+}
+
+#ifdef T2F_TIMED
+// A process of a region starts its next launch when it is through with the last one
+// (ap_ctrl_chain); a kernel as a whole is called once.
+inline void Scheduler::run_body(Process *me) {
+  Clock &clock = me->clock;
+  if (me->parent != nullptr && clock.now < me->parent->clock.now) clock.now = me->parent->clock.now;
+  const unsigned launches = me->parent == nullptr ? 1 : timing.launches;
+  for (unsigned launch = 0; launch < launches; ++launch) {
+    me->begins.push_back(clock.now);
+    me->body();
+    clock.leave();
+    join_children();
+    me->ends.push_back(clock.now);
+  }
+}
+#else
+inline void Scheduler::run_body(Process *me) {
+  me->body();
+  join_children();
+}
+#endif
+
+// The running fiber hit the guard page; this runs on a spare stack.
+inline void process_overflow() { running->overflow(); }
+
+inline void Scheduler::overflow() {
+  Process *me = current_;
+  fail("process " + me->path + ": stack overflow (its guard page was hit): its arrays need more than " +
+       std::to_string(me->stack.size >> 20) + " MiB; compile with a larger T2F_FIBER_STACK, in bytes");
+  me->alive = false;
+  --alive_;
+  Context lost;  // the fiber's frames stay where they are and are never run again
+  go_on_in(nullptr);
+  switch_context(lost, main_, true);
+  std::terminate();
+}
+
+inline const Stack *Scheduler::running_stack(void *scheduler) {
+  const Process *me = static_cast<Scheduler *>(scheduler)->current_;
+  return me == nullptr ? nullptr : &me->stack;
 }
 
 inline void Scheduler::finish(Process *process) {
@@ -123,8 +178,15 @@ inline void Scheduler::leave(bool last) {
   Process *me = current_;
   Process *next = stopping_ ? nullptr : pop_ready();
   if (next == me) return;
-  current_ = next;
+  go_on_in(next);
   switch_context(me->context, next == nullptr ? main_ : next->context, last);
+}
+
+inline void Scheduler::go_on_in(Process *process) {
+  current_ = process;
+#ifdef T2F_TIMED
+  active = process;
+#endif
 }
 
 inline void Scheduler::suspend() {
@@ -152,7 +214,7 @@ inline void Scheduler::poll(const Channel &channel, Side side) {
   if (++idle_polls_ >= poll_limit) {
     idle_polls_ = 0;
     const std::uint64_t seen = progress();
-    if (seen == progress_seen_) fail(Report(processes_).text("deadlock of polling processes"));
+    if (seen == progress_seen_) fail_deadlock("deadlock of polling processes");
     progress_seen_ = seen;
   }
   if (!stopping_) push_ready(me);
@@ -171,15 +233,20 @@ inline std::uint64_t Scheduler::progress() const {
 inline Status Scheduler::run() {
   if (started_) throw std::logic_error("a scheduler runs once");
   Scope scope(*this);
+#ifdef T2F_TIMED
+  static std::mutex one_at_a_time;
+  const std::lock_guard<std::mutex> lock(one_at_a_time);
+#endif
+  const GuardWatch watch(running_stack, this, process_overflow);
   started_ = active_ = true;
   adopt_thread(main_);
   for (Process *kernel : kernels_) {
     start(kernel);
     push_ready(kernel);
   }
-  current_ = pop_ready();
+  go_on_in(pop_ready());
   if (current_ != nullptr) switch_context(main_, current_->context);
-  if (!stopping_ && alive_ != 0) fail(Report(processes_).text("deadlock"));
+  if (!stopping_ && alive_ != 0) fail_deadlock("deadlock");
   if (alive_ != 0) unwind();
   for (Channel *c = channels_; c != nullptr; c = c->next_) account(*c);
   active_ = false;
@@ -199,12 +266,19 @@ inline void Scheduler::fail(std::string message) {
   errors_.assign(1, std::move(message));
 }
 
+inline void Scheduler::fail_deadlock(const char *headline) {
+  if (stopping_) return;
+  const Report report(processes_);
+  deadlock_ = report.json();
+  fail(report.text(headline));
+}
+
 // Unwinds every suspended process, children before the parents whose locals they use.
 inline void Scheduler::unwind() {
   for (std::size_t i = processes_.size(); i-- > 0;) {
     Process *process = processes_[i].get();
     if (!process->alive) continue;
-    current_ = process;
+    go_on_in(process);
     switch_context(main_, process->context);
   }
 }
@@ -221,6 +295,12 @@ inline void Scheduler::attach(Channel &channel, const char *name, std::size_t to
   channel.scheduler_ = this;
   channel.current_ = &current_;
   channel.maker_ = current_;
+#ifdef T2F_TIMED
+  const auto depth = timing.fifo_depths.find(channel.key_);
+  if (depth != timing.fifo_depths.end()) channel.depth_ = depth->second;
+  const auto wires = timing.latencies.find(channel.key_);
+  if (wires != timing.latencies.end()) channel.latency_ = wires->second;
+#endif
   channel.next_ = channels_;
   if (channels_ != nullptr) channels_->previous_ = &channel;
   channels_ = &channel;
@@ -240,8 +320,10 @@ inline void Scheduler::retire(Channel &channel) {
 
 inline void Scheduler::account(const Channel &channel) {
   if (!stopping_ && channel.fill() != 0) {
+    const auto known = [](const Process *process) { return process == nullptr ? "nobody yet" : process->path; };
     errors_.push_back("stream " + channel.key_ + ": " + std::to_string(channel.fill()) +
-                      " tokens were never read");
+                      " tokens were never read (written by " + known(channel.writer_) + ", read by " +
+                      known(channel.reader_) + "): the two disagree on how many there are");
   }
   StreamUse &use = uses_[channel.key_];
   use.depth = channel.depth_;
@@ -250,6 +332,10 @@ inline void Scheduler::account(const Channel &channel) {
   use.read += channel.read_;
   if (channel.writer_ != nullptr) use.writer = channel.writer_->path;
   if (channel.reader_ != nullptr) use.reader = channel.reader_->path;
+#ifdef T2F_TIMED
+  use.stalled_reads += channel.stalled_reads_;
+  use.stalled_writes += channel.stalled_writes_;
+#endif
 }
 
 inline Channel::Channel(std::uint64_t depth, const char *name, std::size_t token_size)
@@ -284,6 +370,10 @@ inline bool Channel::acquire_write(std::uint64_t ring) {
     return fill() >= ring;
   }
   if (writer_ != *current_) claim(writer_, Side::write);
+#ifdef T2F_TIMED
+  // The iteration's reads are behind it: their slots are free while it waits.
+  if (fill() >= depth_) writer_clock_->release();
+#endif
   while (fill() >= depth_) wait(Side::write);
   if (waiting_reader_ != nullptr) {
     scheduler_->push_ready(waiting_reader_);
@@ -300,10 +390,12 @@ inline void Channel::acquire_read() {
   }
   if (reader_ != *current_) claim(reader_, Side::read);
   while (fill() == 0) wait(Side::read);
+#ifndef T2F_TIMED
   if (waiting_writer_ != nullptr) {
     scheduler_->push_ready(waiting_writer_);
     waiting_writer_ = nullptr;
   }
+#endif
   read_floor_ = 0;
 }
 
@@ -314,7 +406,9 @@ inline void Channel::wait(Side side) {
     write_limit_ = 0;
   } else {
     waiting_writer_ = *current_;
-    read_floor_ = always;
+#ifndef T2F_TIMED
+    read_floor_ = always;  // in the timed run the reader's release of the slot wakes it
+#endif
   }
   scheduler_->block(*this, side);
 }
@@ -333,8 +427,15 @@ inline void Channel::claim(Process *&owner, Side side) {
                              " and " + me->path);
   }
   owner = me;
+#ifdef T2F_TIMED
+  (side == Side::read ? reader_clock_ : writer_clock_) = &me->clock;
+#endif
 }
 
 }  // namespace t2f::sim
+
+#ifdef T2F_TIMED
+#include "t2f_clock_impl.hpp"
+#endif
 
 #endif
