@@ -86,18 +86,22 @@ class Settings:
 
     def text(self, design: Design) -> str:
         """One setting a line (``t2f_settings.hpp``)."""
-        lines = [
+        lines = [f"depth {path} {site} {n}" for (path, site), n in sorted(self.depths.items())]
+        lines += [f"fifo {key} {n}" for s, n in sorted(self.fifos.items()) for key in stream_keys(design, s)]
+        lines += [
+            f"latency {key} {n}" for s, n in sorted(self.latencies.items()) for key in stream_keys(design, s)
+        ]
+        return self.text_of_run([*lines, *(p.line() for p in self.ports)])
+
+    def text_of_run(self, lines: Sequence[str]) -> str:
+        """The settings that need no design, and lines about one."""
+        head = [
             f"default_depth {self.default_depth}",
             f"depth_percent {self.depth_percent}",
             f"cycle_limit {self.cycle_limit}",
             f"launches {self.launches}",
         ]
-        lines += [f"depth {path} {site} {n}" for (path, site), n in sorted(self.depths.items())]
-        lines += [f"fifo {key} {n}" for s, n in sorted(self.fifos.items()) for key in stream_keys(design, s)]
-        lines += [
-            f"latency {key} {n}" for s, n in sorted(self.latencies.items()) for key in stream_keys(design, s)
-        ]
-        return "\n".join([*lines, *(p.line() for p in self.ports)]) + "\n"
+        return "\n".join([*head, *lines]) + "\n"
 
 
 def stream_keys(design: Design, name: str) -> list[str]:

@@ -2,12 +2,15 @@
 //
 // One AXI master and the HBM pseudo-channel behind it.
 //
-// Reads: a request leaves when its iteration issues, data is due `latency` cycles later;
-// the channel delivers one beat after the other at its sustained rate. A transaction
+// Reads: the first request of a run of addresses leaves when its iteration issues, data is
+// due `latency` cycles later. Requests for what follows run ahead as far as the buffer
+// (`outstanding` transactions of `burst` beats) has room: the length of a burst is known
+// where its loop is entered. The channel delivers one beat after the other at its
+// sustained rate. A transaction
 // that does not continue the one before opens a row: transactions start at least
 // `row` apart. One that changes the pseudo-channel waits for the round trip of the one
 // before, because data of one AXI id returns in order. At most `outstanding`
-// transactions of `burst` beats are under way.
+// transactions are under way.
 // Writes: posted into a buffer of that many beats; the answer to the last one is awaited
 // when the loop is left.
 // Constants come from the board table; docs/timed-run.md compares the model with
@@ -46,7 +49,8 @@ class MemoryPort {
         name_(std::move(name)),
         base_(static_cast<const char *>(base)),
         bytes_(bytes),
-        done_(model.outstanding == 0 ? 1 : model.outstanding, 0) {}
+        done_(model.outstanding == 0 ? 1 : model.outstanding, 0),
+        taken_(done_.size() * (model.burst == 0 ? 1 : model.burst), 0) {}
 
   bool contains(const void *address) const {
     const auto at = static_cast<const char *>(address);
@@ -57,12 +61,23 @@ class MemoryPort {
   // when its data is there, in cycles, at best now + latency.
   Cycle read(const void *address, std::size_t bytes, Cycle now, std::uint64_t entry) {
     transfer(address, bytes, entry);
-    std::uint64_t request = now << port_fraction;
     const std::uint64_t room = done_[transaction_ % done_.size()];
-    if (beats_ == 1 && request < room) request = room;
-    const std::uint64_t due = request + (model_.latency << port_fraction);
-    const std::uint64_t begin = serve(due, bytes);
-    return (begin + (1u << port_fraction) - 1) >> port_fraction;
+    if (opens_) {
+      requested_ = now << port_fraction;
+      run_ = 0;
+      if (requested_ < room) requested_ = room;
+    }
+    // Beats of the run that fit into the buffer are requested at once, others when the
+    // process has taken the one whose place they get.
+    std::uint64_t &taken = taken_[run_ % taken_.size()];
+    const std::uint64_t request = run_ < taken_.size() || taken < requested_ ? requested_ : taken;
+    ++run_;
+    const std::uint64_t begin = serve(request + (model_.latency << port_fraction), bytes);
+    // What arrives within a cycle is there in it; whole cycles stall.
+    const Cycle there = begin >> port_fraction;
+    const Cycle best = now + model_.latency;
+    taken = (there < best ? best : there) << port_fraction;
+    return there < best ? best : there;
   }
 
   // A write that reaches the port at `now`: until when the process is held up.
@@ -130,7 +145,10 @@ class MemoryPort {
   std::string name_;
   const char *base_;
   std::uint64_t bytes_;
-  std::vector<std::uint64_t> done_;  // when each of the last transactions was complete
+  std::vector<std::uint64_t> done_;   // when each of the last transactions was complete
+  std::vector<std::uint64_t> taken_;  // when the process took each of the last beats of the run
+  std::uint64_t run_ = 0;             // beats since the run of addresses began
+  std::uint64_t requested_ = 0;       // when it began
   std::uint64_t transaction_ = 0;
   std::uint64_t transactions_ = 0;
   unsigned beats_ = 0;          // of the running transaction
