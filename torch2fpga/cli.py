@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: compile, explain, verify, report.
+"""The command line: compile, explain, verify, report, time.
 
 torch and the compiler are imported inside the commands, so that ``--help`` answers at once.
 """
@@ -18,6 +18,8 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from torch2fpga.timing import options, show
 
 if TYPE_CHECKING:
     from torch2fpga.hub import LoadedModel
@@ -327,6 +329,78 @@ def report_command(
         compiled = _compile(loaded, board, precision, calibration)
         compiled.report(target)
         out.print(f"{escape(str(target))}", highlight=False, soft_wrap=True)
+
+
+def _compiled(
+    model: str, seq: int | None, batch: int | None, inputs: str | None, choices: dict[str, Any]
+) -> tuple[Any, int | None, int | None]:
+    """A saved model, or one compiled now; and the size of a run that is still to be chosen."""
+    from torch2fpga.errors import CompileError
+    from torch2fpga.persist import MODEL, load
+
+    path = Path(model).expanduser()
+    if (path / MODEL).is_file():
+        given = {"inputs": inputs, **choices}
+        wrong = [f"--{name}" for name, value in given.items() if value is not None]
+        if wrong:
+            raise CompileError(f"{model} is a compiled model: {', '.join(wrong)} can no longer be chosen")
+        with err.status("loading the compiled model"):
+            return load(path), seq, batch
+    a_directory = path.exists()  # then the size that is asked for is the one to compile for
+    loaded = _load(model, *((seq, batch) if a_directory else (None, None)), inputs)
+    card, formats = choices["board"] or "u280", choices["precision"] or "w8a8"
+    compiled = _compile(loaded, card, formats, choices["calibration"])
+    return compiled, *((None, None) if a_directory else (seq, batch))
+
+
+@app.command(
+    "time",
+    help=show.HELP,
+    epilog="Example: torch2fpga compile ./all-MiniLM-L6-v2 --seq 128 --save build/minilm; "
+    "torch2fpga time build/minilm --seq 64 --trace build/minilm-trace.json (open it in ui.perfetto.dev)",
+)
+def time_command(
+    model: options.Saved,
+    seq: options.RunSeq = None,
+    batch: options.RunBatch = None,
+    clock: options.Clock = None,
+    fifo: options.Fifos = None,
+    spread: options.Spread = True,
+    interval: options.Interval = True,
+    cycle_limit: options.CycleLimit = None,
+    limit: options.Rows = show.ROWS,
+    json_file: options.JsonFile = None,
+    trace_file: options.TraceFile = None,
+    page: options.PageFile = None,
+    board: options.RunBoard = None,
+    precision: options.RunPrecision = None,
+    calibration: Calibration = None,
+    inputs: Inputs = None,
+) -> None:
+    """See ``show.HELP``."""
+    try:
+        fifos = show.parse_fifos(fifo or ())
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--fifo") from error
+    with _typed_errors():
+        from torch2fpga.timing.inputs import random_inputs
+
+        files = {"json": json_file, "trace": trace_file, "report": page}
+        targets = {kind: _free(path) for kind, path in files.items() if path is not None}
+        choices = {"board": board, "precision": precision, "calibration": calibration}
+        compiled, seq, batch = _compiled(model, seq, batch, inputs, choices)
+        show.check_fifos(fifos, list(compiled.design.streams))
+        given = random_inputs(compiled, batch, seq)
+        with phases(err) as progress:
+            report = compiled.time(
+                **given, clock_mhz=clock, fifos=fifos, spread=spread, interval=interval,
+                cycle_limit=cycle_limit, progress=progress,
+            )  # fmt: skip
+        show.show(report, out, limit)
+        for line in show.written(compiled, report, targets):
+            out.print(line, markup=False, highlight=False, soft_wrap=True)
+        if report.deadlock is not None:
+            raise typer.Exit(1)
 
 
 def _version(value: bool) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +34,7 @@ from torch2fpga.simulate.verify import (
 )
 
 if TYPE_CHECKING:
+    from torch2fpga.timing.fifos import FifoReport
     from torch2fpga.timing.report import TimeReport
 
 
@@ -180,6 +181,27 @@ class CompiledModel:
             cycle_limit=cycle_limit, progress=progress,
         )  # fmt: skip
 
+    def shrink_fifos(
+        self,
+        *,
+        loss: float = 0.0,
+        sizes: Sequence[tuple[int, int]] | None = None,
+        progress: Callable[[str, float], None] | None = None,
+    ) -> FifoReport:
+        """Cut FIFOs to the smallest depths that lose no cycle in timed runs (``report.model``).
+
+        Args:
+            loss: share of the cycles that may be lost for smaller FIFOs (0.02 is two per cent).
+            sizes: (batch, tokens) of the timed runs; without them the compiled maximum and lengths
+                that tiles do not divide.
+            progress: called with (what, fraction).
+        Raises:
+            SimulationError: if a timed run fails.
+        """
+        from torch2fpga.timing.fifos import shrink_fifos
+
+        return shrink_fifos(self, loss=loss, sizes=sizes, progress=progress)
+
     def _float(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
         """The float model's outputs, (batch, seq, channels); none where it is not at hand."""
         module = self.origin.canonical
@@ -235,11 +257,19 @@ class CompiledModel:
 
         return write_project(self, Path(path), progress)
 
-    def report(self, path: str | Path, verification: VerifyReport | None = None) -> Path:
-        """Write one self-contained HTML page; with a verification its figures are shown."""
+    def report(
+        self,
+        path: str | Path,
+        verification: VerifyReport | None = None,
+        timing: TimeReport | None = None,
+    ) -> Path:
+        """Write one self-contained HTML page.
+
+        With a verification its figures are shown, with a timed run its cycles and timeline.
+        """
         from torch2fpga.report.build import write_report
 
-        return write_report(self, Path(path), verification)
+        return write_report(self, Path(path), verification, timing)
 
     def save(self, path: str | Path) -> Path:
         """Save to a folder that ``torch2fpga.load`` reads (no pickle, checksums)."""

@@ -32,6 +32,9 @@ Depths = Callable[[str], int]
 #: cycles to enter a pipelined loop and to leave it (UG1399: one each)
 LOOP_OVERHEAD = 2
 
+#: pipeline depth that a modelled cost takes for every loop (the checker derives the real ones)
+NOMINAL_DEPTH = 12
+
 
 def ceil_div(a: int, b: int) -> int:
     """a / b, rounded up."""
@@ -41,6 +44,19 @@ def ceil_div(a: int, b: int) -> int:
 def pipelined(iterations: int, depth: int, ii: int = 1) -> int:
     """Cycles of one entry of a pipelined loop: enter, issue every ``ii``, drain, leave."""
     return (iterations - 1) * ii + depth + LOOP_OVERHEAD if iterations > 0 else 0
+
+
+def tiled(rows: int, tile: int, per_row: int, depth: int) -> int:
+    """Cycles of a pipelined loop that a sequence of ``rows`` rows enters once a tile.
+
+    ``per_row`` iterations for each row of the tile, at II 1; the last tile may hold fewer rows.
+    """
+    return per_row * rows + ceil_div(rows, tile) * (pipelined(1, depth) - 1)
+
+
+def nominal_depth(label: str) -> int:
+    """The depth of a modelled cost, the same for every loop."""
+    return NOMINAL_DEPTH
 
 
 @dataclass(frozen=True)
@@ -212,6 +228,10 @@ class Stage:
             depth: pipeline depth (iteration latency in cycles) of the loop with that label.
         """
         raise NotImplementedError
+
+    def nominal_cycles(self, design: Design) -> int:
+        """Cycles of a launch of the largest size, with one depth for all loops."""
+        return self.cycles(design, design.shape.max_batch, design.shape.max_seq, nominal_depth)
 
     def call_arguments(self) -> list[str]:
         """Stream arguments in template order."""

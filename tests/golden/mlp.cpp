@@ -2,24 +2,22 @@
 // Kernel sequential_0 (SLR0), written by torch2fpga.
 #include "sequential_0_config.hpp"
 
-// Parameters of every step, in the order in which the stages take them.
+// Parameters of every step, in the order in which the stages take them: one burst.
+// Cycles of a launch: one loop READ of 10 words.
 static void read_parameters(
     const t2f::word *memory, hls::stream<t2f::word> &linear_mac_params,
     hls::stream<t2f::word> &linear_1_wide_params) {
 #pragma HLS inline off
-  int at = 0;
-LINEAR_MAC_PARAMS:
-  for (int i = 0; i < 7; ++i) {
+READ:
+  for (int i = 0; i < 10; ++i) {
     T2F_PIPELINE(1);
-    linear_mac_params.write(memory[at + i]);
+    const t2f::word w = T2F_MEMORY(memory, i);
+    if (i < 7) {
+      linear_mac_params.write(w);
+    } else {
+      linear_1_wide_params.write(w);
+    }
   }
-  at += 7;
-LINEAR_1_WIDE_PARAMS:
-  for (int i = 0; i < 3; ++i) {
-    T2F_PIPELINE(1);
-    linear_1_wide_params.write(memory[at + i]);
-  }
-  at += 3;
 }
 
 extern "C" void sequential_0(

@@ -49,20 +49,29 @@ def _values(layout: Layout) -> tuple[Stage, tuple[Stream, ...]]:
     return stage, (weights, values, Stream("y", "rows", "int32", layout))
 
 
+#: (lanes, tile) and a layout: a head's blocks, a tile's rows and a sequence's key blocks in every order
+SIZES = (
+    ((8, 1), LAYOUTS[0]),
+    ((8, 3), LAYOUTS[1]),
+    ((16, 2), LAYOUTS[1]),
+    ((16, 4), LAYOUTS[0]),
+    ((8, 1), LAYOUTS[1]),
+    ((8, 5), LAYOUTS[1]),
+    ((8, 4), Layout(2, 35)),
+)
+#: index of the first stage of each kind in the library
+SCORES, VALUES, SOFTMAX = 0, len(SIZES), 2 * len(SIZES)
 STAGES = [
-    *(_scores(layout) for layout in LAYOUTS),
-    *(_values(layout) for layout in LAYOUTS),
-    *(_softmax(LAYOUTS[i % 2], *mode) for i, mode in enumerate(MODES)),
+    *((_scores(layout), shape) for shape, layout in SIZES),
+    *((_values(layout), shape) for shape, layout in SIZES),
+    *((_softmax(LAYOUTS[i % 2], *mode), SHAPES[(i + 1) % 4]) for i, mode in enumerate(MODES)),
 ]
 
 
 @pytest.fixture(scope="module")
 def library() -> Library:
     return Library(
-        [
-            Bench(stage, streams, Shape(*SHAPES[(i + i // 4) % len(SHAPES)], MAX_BATCH, MAX_SEQ))
-            for i, (stage, streams) in enumerate(STAGES)
-        ]
+        [Bench(stage, streams, Shape(*shape, MAX_BATCH, MAX_SEQ)) for (stage, streams), shape in STAGES]
     )
 
 
@@ -73,9 +82,9 @@ def _draw(low: int, high: int, *shape: int, seed: int = 0) -> Tensor:
 
 @pytest.mark.gxx
 @pytest.mark.parametrize(("batch", "seq"), RUNS)
-@pytest.mark.parametrize("index", [0, 1])
-def test_scores(library: Library, index: int, batch: int, seq: int) -> None:
-    width = LAYOUTS[index].channels
+@pytest.mark.parametrize("size", range(len(SIZES)))
+def test_scores(library: Library, size: int, batch: int, seq: int) -> None:
+    index, width = SCORES + size, SIZES[size][1].channels
     steps = [[_draw(-127, 128, batch, seq, width, seed=2 * s + i) for i in range(2)] for s in range(2)]
     assert library.mismatches(index, steps, batch, seq) == 0
     edge = torch.full((batch, seq, width), -127, dtype=torch.int32)
@@ -84,16 +93,16 @@ def test_scores(library: Library, index: int, batch: int, seq: int) -> None:
 
 @pytest.mark.gxx
 @pytest.mark.parametrize(("batch", "seq"), RUNS)
-@pytest.mark.parametrize("index", [0, 1])
-def test_values(library: Library, index: int, batch: int, seq: int) -> None:
-    layout = LAYOUTS[index]
+@pytest.mark.parametrize("size", range(len(SIZES)))
+def test_values(library: Library, size: int, batch: int, seq: int) -> None:
+    index, layout = VALUES + size, SIZES[size][1]
     weights = _draw(0, 256, batch, layout.groups, seq, seq)
     weights[:, 0, 0] = 0  # a row that sees nothing
     weights[:, 1] = 255
     values = _draw(-127, 128, batch, seq, layout.channels, seed=1)
     edge = torch.full_like(values, -127)
-    assert library.mismatches(2 + index, [[weights, values], [weights, edge]], batch, seq) == 0
-    (mean,) = library.benches[2 + index].stage.reference({}, [weights, edge])
+    assert library.mismatches(index, [[weights, values], [weights, edge]], batch, seq) == 0
+    (mean,) = library.benches[index].stage.reference({}, [weights, edge])
     heads = split_heads(mean, layout)
     assert heads[:, 0, 0].unique().tolist() == [0]
     assert float((heads[:, 1] / 4096 + 127).abs().max()) < 127 * 2.0**-15
@@ -108,7 +117,7 @@ def _data(layout: Layout, seed: int) -> dict[str, object]:
 @pytest.mark.parametrize(("batch", "seq"), RUNS)
 @pytest.mark.parametrize("mode", range(4))
 def test_softmax(library: Library, mode: int, batch: int, seq: int) -> None:
-    index, layout, (_, masked) = 4 + mode, LAYOUTS[mode % 2], MODES[mode]
+    index, layout, (_, masked) = SOFTMAX + mode, LAYOUTS[mode % 2], MODES[mode]
     mask = _draw(0, 2, batch, seq, seed=3)
     mask[0, 0] = 1
     if batch > 1:
@@ -121,6 +130,34 @@ def test_softmax(library: Library, mode: int, batch: int, seq: int) -> None:
         steps.append([scores, mask] if masked else [scores])
     data = [_data(layout, seed) for seed in range(2)]
     assert library.mismatches(index, steps, batch, seq, data) == 0
+
+
+#: pipeline depth of each loop, so that none can stand for another
+DEPTHS = {"KEEP": 10, "FILL": 20, "SCORES": 30, "MASK": 40, "LOAD": 50, "ROWS": 60, "MEAN": 70}
+
+
+@pytest.mark.parametrize(
+    ("stage", "once", "step", "sequence"),
+    [
+        # 11 rows in tiles of 5, 5 and 1; 2 key blocks; 2 heads of 2 blocks (iterations by hand)
+        (_scores(LAYOUTS[1]), {}, {}, {"KEEP": [44], "FILL": [20, 20, 4], "SCORES": [25, 25, 9]}),
+        (_values(LAYOUTS[1]), {}, {}, {"KEEP": [44], "MEAN": [35, 35, 11]}),
+        (_softmax(LAYOUTS[1], False, True), {"MASK": [4]}, {"LOAD": [2]}, {"ROWS": [30, 30, 6]}),
+        (_softmax(LAYOUTS[1], True, False), {}, {"LOAD": [2]}, {"ROWS": [30, 30, 6]}),
+    ],
+)
+def test_cycles_are_those_of_every_loop_entry(
+    stage: tuple[Stage, tuple[Stream, ...]],
+    once: dict[str, list[int]],
+    step: dict[str, list[int]],
+    sequence: dict[str, list[int]],
+) -> None:
+    def total(loops: dict[str, list[int]]) -> int:
+        return sum(i - 1 + DEPTHS[label] + 2 for label, counts in loops.items() for i in counts)
+
+    bench = Bench(*stage, Shape(8, 5, MAX_BATCH, MAX_SEQ))
+    want = total(once) + bench.stage.steps * (total(step) + 2 * total(sequence))
+    assert bench.stage.cycles(bench.design, 2, 11, DEPTHS.__getitem__) == want
 
 
 def test_heads_are_split_and_merged_in_order() -> None:

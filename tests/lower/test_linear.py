@@ -16,8 +16,12 @@ from torch2fpga.lower import linear as linear_file
 from torch2fpga.lower.linear import MatmulStage, matmul_exact, pad_channels, quantise_weight
 
 __all__ = ["cxx_cache"]
-#: channels in and out: heads of 7 and plain rows, not square
-LAYOUTS = ((Layout(3, 7), Layout(1, 40)), (Layout(1, 40), Layout(3, 7)))
+#: channels in and out: heads of 7 and plain rows, not square; fewer blocks than a tile has rows
+LAYOUTS = (
+    (Layout(3, 7), Layout(1, 40)),
+    (Layout(1, 40), Layout(3, 7)),
+    (Layout(1, 5), Layout(1, 20)),
+)
 CASES = [(shape, layouts, streamed) for shape in SHAPES for layouts in LAYOUTS for streamed in (False, True)]
 
 
@@ -77,6 +81,32 @@ def test_extremes(library: Library, x: int, w: int) -> None:
         xs = [torch.full((1, 3, layout_in.channels), x, dtype=torch.int32)] * 2
         weights = [torch.full((layout_out.channels, layout_in.channels), w, dtype=torch.int8)] * 2
         assert _run(library, index, xs, weights) == 0
+
+
+@pytest.mark.parametrize(
+    ("layouts", "streamed", "load", "reduce"),
+    [
+        # 11 rows in tiles of 4, 4 and 3; a weight block of 16 by 16 is four words (iterations by hand)
+        (LAYOUTS[0], False, 36, (16, 16, 15)),
+        (LAYOUTS[0], True, 0, (40, 40, 39)),
+        (LAYOUTS[2], False, 8, (12, 12, 11)),
+        (LAYOUTS[2], True, 0, (12, 12, 11)),
+    ],
+)
+def test_cycles_are_those_of_every_loop_entry(
+    layouts: tuple[Layout, Layout], streamed: bool, load: int, reduce: tuple[int, ...]
+) -> None:
+    bench = _bench((16, 4), layouts, streamed)
+    depths = {"LOAD": 10, "FILL": 20, "REDUCE": 30}
+    blocks = layouts[0].blocks(16)
+    fill = sum(blocks * n - 1 + 20 + 2 for n in (4, 4, 3))
+    sequence = fill + sum(i - 1 + 30 + 2 for i in reduce)
+    want = 2 * ((load - 1 + 10 + 2 if load else 0) + 2 * sequence)
+    assert bench.stage.cycles(bench.design, 2, 11, depths.__getitem__) == want
+    row = replace(bench.stage, one_row=True)
+    assert row.cycles(bench.design, 2, 11, depths.__getitem__) == row.cycles(
+        bench.design, 2, 1, depths.__getitem__
+    )
 
 
 @pytest.mark.gxx

@@ -22,6 +22,7 @@ from torch2fpga.emit.checker import (
     rules_interface,
     rules_link,
     rules_pragmas,
+    rules_schedule,
     rules_text,
     vendor,
 )
@@ -70,9 +71,7 @@ def check_project(files: Mapping[str, str], *, include_dirs: Sequence[Path]) -> 
     return sorted(findings)
 
 
-def check_source(
-    text: str, *, path: str = "source.cpp", include_dirs: Sequence[Path] = ()
-) -> list[Finding]:
+def check_source(text: str, *, path: str = "source.cpp", include_dirs: Sequence[Path] = ()) -> list[Finding]:
     """Check one C++ file by itself; functions with C linkage are taken as top functions."""
     findings = set(rules_text.check_text(path, text))
     with tempfile.TemporaryDirectory(prefix="t2f_check_") as folder:
@@ -146,6 +145,7 @@ class _Checker:
         for path in unit.paths(self._is_new):
             self._done.add(self._label(path))
             yield from self._source(unit, path)
+        yield from rules_schedule.check(main, self.dirs, self._label)
 
     def _source(self, unit: Unit, path: str) -> Iterator[Finding]:
         label = self._label(path)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from torch2fpga.design import SCALAR, Design, Estimate, Layout, Stage
+from torch2fpga.design import SCALAR, Depths, Design, Estimate, Layout, Stage, pipelined
 from torch2fpga.lower.registry import Operator, operator, takes
 from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.values import Refused, RowValue
@@ -81,7 +81,7 @@ operator(Operator("activation", activation, ("act",), "raw", _quantise, _lower))
 
 @dataclass(frozen=True)
 class ActivationStage(Stage):
-    """A table function, one token a cycle."""
+    """A table function. Cycles: one loop ACTIVATE of steps * batch * seq * blocks."""
 
     layout: Layout = SCALAR
     kind: str = "gelu"
@@ -104,14 +104,17 @@ class ActivationStage(Stage):
 
     def cost(self, design: Design) -> Estimate:
         s = design.shape
-        rows = s.max_batch * (1 if self.one_row else s.max_seq)
         return Estimate(
             dsp=s.lanes,
             lut=s.lanes * (2 * 34 + 42),
             ff=s.lanes * 128,
             bram18=s.lanes * 2,
-            cycles=self.steps * rows * self.layout.blocks(s.lanes),
+            cycles=self.nominal_cycles(design),
         )
+
+    def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
+        rows, blocks = 1 if self.one_row else seq, self.layout.blocks(design.shape.lanes)
+        return pipelined(self.steps * batch * rows * blocks, depth("ACTIVATE"))
 
 
 def table_function(x: Tensor, kind: str) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from torch2fpga.design import SCALAR, Design, Estimate, Layout, Stage
+from torch2fpga.design import SCALAR, Depths, Design, Estimate, Layout, Stage, pipelined
 from torch2fpga.lower.attention import mask_scores
 from torch2fpga.lower.embedding import add_positions, merge_embeds
 from torch2fpga.lower.registry import Operator, operator, takes
@@ -72,7 +72,7 @@ operator(Operator("add", add, ("wide", "wide"), "wide", _quantise, _lower))
 
 @dataclass(frozen=True)
 class AddStage(Stage):
-    """saturate(a + b), one format for all three; one token a cycle."""
+    """saturate(a + b), one format for all three. Cycles: one loop ADD of steps * batch * seq * blocks."""
 
     layout: Layout = SCALAR
     element: str = "int16"
@@ -97,9 +97,12 @@ class AddStage(Stage):
 
     def cost(self, design: Design) -> Estimate:
         s = design.shape
-        rows = s.max_batch * (1 if self.one_row else s.max_seq)
         return Estimate(
             lut=s.lanes * 60,
             ff=s.lanes * 96,
-            cycles=self.steps * rows * self.layout.blocks(s.lanes),
+            cycles=self.nominal_cycles(design),
         )
+
+    def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
+        rows, blocks = 1 if self.one_row else seq, self.layout.blocks(design.shape.lanes)
+        return pipelined(self.steps * batch * rows * blocks, depth("ADD"))

@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from torch2fpga.design import SCALAR, Design, Estimate, Layout, Stage, ceil_div
-from torch2fpga.lower.linear import matmul_const
+from torch2fpga.design import SCALAR, Depths, Design, Estimate, Layout, Stage, ceil_div, pipelined, tiled
+from torch2fpga.lower.linear import matmul_const, tile_bram
 from torch2fpga.lower.registry import Operator, operator, takes
 from torch2fpga.lower.requant import multiplier
 from torch2fpga.passes.masks import classify_mask
@@ -188,10 +188,20 @@ def _kept_bram(layout: Layout, design: Design) -> int:
     return s.lanes * ceil_div(s.lanes * 8, 36) * ceil_div(depth, 512)
 
 
+def _tiles(seq: int, tile: int) -> list[tuple[int, int]]:
+    """The tiles of a sequence: how many of how many rows."""
+    full, rest = divmod(seq, tile)
+    return [(full, tile), (1 if rest else 0, rest)]
+
+
 @dataclass(frozen=True)
 class ScoresStage(Stage):
-    """q times k transposed. Cycles per query tile: heads * (head_blocks * tile + key_blocks *
-    (head_blocks + tile))."""
+    """q times k transposed.
+
+    Cycles: a sequence takes in its keys (KEEP, heads * head_blocks * seq iterations); then each tile of
+    n rows takes heads * head_blocks * n (FILL) and heads * key_blocks * max(head_blocks, n) + n
+    (SCORES), key_blocks = ceil(seq / lanes). Every entry of a loop adds its depth and one cycle.
+    """
 
     layout: Layout = SCALAR
 
@@ -209,24 +219,36 @@ class ScoresStage(Stage):
         # Head sizes are below 1,024, so float32 products of int8 values are exact.
         return [(q.float() @ k.float().transpose(-1, -2)).to(torch.int32)]
 
+    def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
+        s, heads = design.shape, self.layout.groups
+        blocks, keys = self.layout.group_blocks(s.lanes), ceil_div(seq, s.lanes)
+        keep = pipelined(heads * blocks * seq, depth("KEEP"))
+        fill = tiled(seq, s.tile, heads * blocks, depth("FILL"))
+        scores = sum(
+            count * pipelined(heads * keys * max(blocks, n) + n, depth("SCORES"))
+            for count, n in _tiles(seq, s.tile)
+        )
+        return self.steps * batch * (keep + fill + scores)
+
     def cost(self, design: Design) -> Estimate:
         s = design.shape
-        blocks, keys = self.layout.group_blocks(s.lanes), ceil_div(s.max_seq, s.lanes)
-        tiles = s.max_batch * ceil_div(s.max_seq, s.tile)
-        cycles = tiles * self.layout.groups * (blocks * s.tile + keys * (blocks + s.tile))
         return Estimate(
             dsp=ceil_div(s.tile, 2) * s.lanes * s.lanes,
             lut=s.tile * s.lanes * s.lanes // 8 * 34,
-            ff=s.tile * s.lanes * 32,
-            bram18=_kept_bram(self.layout, design),
-            cycles=self.steps * cycles,
+            ff=2 * s.tile * s.lanes * 32,  # sums, and the result that leaves
+            bram18=_kept_bram(self.layout, design) + tile_bram(self.layout.blocks(s.lanes), design),
+            cycles=self.nominal_cycles(design),
         )
 
 
 @dataclass(frozen=True)
 class SoftmaxStage(Stage):
-    """exp2(score - row maximum) as uint8, not normalised. Cycles per tile: heads * 2 *
-    key_blocks * tile."""
+    """exp2(score - row maximum) as uint8, not normalised.
+
+    Cycles: a launch takes in its mask, if any (MASK, batch * key_blocks iterations), a step its
+    parameters (LOAD, 1 + ceil(heads / 16)); then each tile of n rows takes (heads + 1) * key_blocks * n
+    (ROWS), key_blocks = ceil(seq / lanes). Every entry of a loop adds its depth and one cycle.
+    """
 
     layout: Layout = SCALAR
     causal: bool = False
@@ -266,23 +288,35 @@ class SoftmaxStage(Stage):
         heads += [0] * (-len(heads) % 16)
         return struct.pack(f"<16i{len(heads)}i", data["shift"], *([0] * 15), *heads)
 
+    def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
+        s, heads = design.shape, self.layout.groups
+        keys = ceil_div(seq, s.lanes)
+        mask = pipelined(batch * keys, depth("MASK")) if self.masked else 0
+        load = pipelined(1 + ceil_div(heads, 16), depth("LOAD"))
+        rows = tiled(seq, s.tile, (heads + 1) * keys, depth("ROWS"))
+        return mask + self.steps * (load + batch * rows)
+
     def cost(self, design: Design) -> Estimate:
         s = design.shape
         keys = ceil_div(s.max_seq, s.lanes)
-        rows = s.max_batch * s.max_seq
         return Estimate(
             dsp=2 * s.lanes,
-            lut=s.lanes * (45 + 34 + 90 + 42) + 500,
-            ff=s.lanes * 200,
-            bram18=ceil_div(s.lanes * 32, 36) * ceil_div(keys * s.tile, 512) + s.lanes // 2,
-            cycles=self.steps * rows * self.layout.groups * keys * 2,
+            lut=s.lanes * (45 + 34 + 90 + 42) + 2 * s.tile * 42 + 500,
+            ff=s.lanes * 200 + 2 * s.tile * 32,
+            bram18=ceil_div(s.lanes * 32, 36) * ceil_div(2 * keys * s.tile, 512) + s.lanes // 2,
+            cycles=self.nominal_cycles(design),
         )
 
 
 @dataclass(frozen=True)
 class ValuesStage(Stage):
-    """Weighted mean of v, 12 fraction bits. Cycles per tile: heads * (key_blocks * (tile +
-    head_blocks) + tile * head_blocks)."""
+    """Weighted mean of v, 12 fraction bits.
+
+    Cycles: a sequence takes in its values (KEEP, heads * head_blocks * seq iterations); then each tile
+    of n rows takes key_blocks * n + (heads - 1) * pass + head_blocks * group + n (MEAN), with key_blocks
+    = ceil(seq / lanes), group = max(key_blocks, n), pass = max(head_blocks * group, key_blocks * n).
+    Every entry of a loop adds its depth and one cycle.
+    """
 
     layout: Layout = SCALAR
 
@@ -309,17 +343,27 @@ class ValuesStage(Stage):
         y = round_shift(product, (exponent + 5)[..., None])
         return [merge_heads(y.to(torch.int32))]
 
+    def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
+        s, heads = design.shape, self.layout.groups
+        blocks, keys = self.layout.group_blocks(s.lanes), ceil_div(seq, s.lanes)
+        mean = 0
+        for count, n in _tiles(seq, s.tile):
+            taking, working = keys * n, blocks * max(keys, n)
+            iterations = taking + (heads - 1) * max(taking, working) + working + n
+            mean += count * pipelined(iterations, depth("MEAN"))
+        keep = pipelined(heads * blocks * seq, depth("KEEP"))
+        return self.steps * batch * (keep + mean)
+
     def cost(self, design: Design) -> Estimate:
         s = design.shape
-        blocks, keys = self.layout.group_blocks(s.lanes), ceil_div(s.max_seq, s.lanes)
-        tiles = s.max_batch * ceil_div(s.max_seq, s.tile)
-        cycles = tiles * self.layout.groups * (keys * (s.tile + blocks) + s.tile * blocks)
+        keys = ceil_div(s.max_seq, s.lanes)
+        sums = s.tile * (s.lanes - 1) * 18
         return Estimate(
             dsp=s.tile * s.lanes * s.lanes + s.lanes,  # uint8 by int8: no packing
-            lut=s.tile * s.lanes * s.lanes // 8 * 34 + 800,
-            ff=blocks * s.tile * s.lanes * 32,
-            bram18=_kept_bram(self.layout, design),
-            cycles=self.steps * cycles,
+            lut=s.tile * s.lanes * s.lanes // 8 * 34 + sums + 800,
+            ff=2 * s.tile * (s.lanes + 1) * 32,  # sums, and the result that leaves
+            bram18=_kept_bram(self.layout, design) + tile_bram(2 * keys, design),  # weights of two heads
+            cycles=self.nominal_cycles(design),
         )
 
 

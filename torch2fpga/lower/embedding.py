@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from torch2fpga.design import SCALAR, Design, Estimate, Layout, Stage, ceil_div
+from torch2fpga.design import SCALAR, Depths, Design, Estimate, Layout, Stage, ceil_div, tiled
 from torch2fpga.lower.registry import Operator, operator, takes
 from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.values import Axis, Const, HostValue, Refused, RowValue
@@ -146,7 +146,10 @@ operator(Operator("embedding", embed, (), "raw", _quantise, _lower))
 
 @dataclass(frozen=True)
 class EmbedStage(Stage):
-    """Sum of table rows (int16) as int32. Cycles per row: row_words * tables + blocks."""
+    """Sum of table rows (int16) as int32.
+
+    Cycles of a tile of n rows: FILL of n * row_words (all tables side by side), DRAIN of blocks * n.
+    """
 
     layout: Layout = SCALAR
     ids: tuple[str, ...] = ()
@@ -176,13 +179,17 @@ class EmbedStage(Stage):
     def cost(self, design: Design) -> Estimate:
         s = design.shape
         words, tables = row_words(self.layout, s.lanes), len(self.inputs)
-        rows = s.max_batch * s.max_seq
         return Estimate(
             lut=s.lanes * 34 * tables,
             ff=s.lanes * 64,
             bram18=tables * 15 * ceil_div(s.tile * words, 512),
-            cycles=rows * (words * tables + self.layout.blocks(s.lanes)),
+            cycles=self.nominal_cycles(design),
         )
+
+    def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
+        s, rows = design.shape, 1 if self.one_row else seq
+        fill = tiled(rows, s.tile, row_words(self.layout, s.lanes), depth("FILL"))
+        return batch * (fill + tiled(rows, s.tile, self.layout.blocks(s.lanes), depth("DRAIN")))
 
 
 def row_words(layout: Layout, lanes: int) -> int:

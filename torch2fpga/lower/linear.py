@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from torch2fpga.design import SCALAR, Design, Estimate, Layout, Stage, ceil_div
+from torch2fpga.design import SCALAR, Depths, Design, Estimate, Layout, Stage, ceil_div, pipelined, tiled
 from torch2fpga.lower.registry import Operator, operator, takes
 from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.values import Const, Refused, RowValue, contiguous_channels
@@ -136,8 +136,10 @@ def matmul_exact(x: Tensor, weight: Tensor) -> Tensor:
 class MatmulStage(Stage):
     """One multiplier array: tile * lanes * lanes products a cycle.
 
-    Cycles per tile of rows: in_blocks * tile (fill) + out_blocks * (in_blocks + tile); where the
-    weights are streamed, in_blocks words of lanes * lanes bytes arrive at 64 bytes a cycle.
+    Cycles: a step loads its weights (LOAD, one word a cycle; not where they are streamed), then each
+    tile of n rows takes in_blocks * n iterations (FILL) and out_blocks * max(in_blocks, tile) + n
+    (REDUCE). Streamed weights make it max(in_blocks * words, tile), words = lanes * lanes / 64. Every
+    entry of a loop adds its depth and one cycle.
     """
 
     layout_in: Layout = SCALAR
@@ -181,27 +183,41 @@ class MatmulStage(Stage):
         blocks = w.reshape(out_blocks, lanes, in_blocks, lanes).permute(0, 2, 1, 3)
         return bytes(blocks.contiguous().numpy().tobytes())
 
-    def cost(self, design: Design) -> Estimate:
+    def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
         s = design.shape
         in_blocks, out_blocks = self.layout_in.blocks(s.lanes), self.layout_out.blocks(s.lanes)
-        macs = s.tile * s.lanes * s.lanes
-        tiles = s.max_batch * ceil_div(1 if self.one_row else s.max_seq, s.tile)
+        rows = 1 if self.one_row else seq
         reduce = in_blocks * (s.lanes * s.lanes // 64 if self.streamed else 1)
-        cycles = tiles * (in_blocks * s.tile + out_blocks * (reduce + s.tile))
-        words = 0 if self.streamed else in_blocks * out_blocks
-        load = 0 if self.streamed else self.weight_words(design)
+        groups = ceil_div(rows, s.tile) * out_blocks * max(reduce, s.tile)
+        load = 0 if self.streamed else pipelined(self.weight_words(design), depth("LOAD"))
+        fill = tiled(rows, s.tile, in_blocks, depth("FILL"))
+        drain = tiled(rows, s.tile, 1, depth("REDUCE"))
+        return self.steps * (load + batch * (fill + groups + drain))
+
+    def cost(self, design: Design) -> Estimate:
+        s = design.shape
+        macs = s.tile * s.lanes * s.lanes
+        in_blocks = self.layout_in.blocks(s.lanes)
+        words = 0 if self.streamed else in_blocks * self.layout_out.blocks(s.lanes)
         return Estimate(
             dsp=ceil_div(s.tile, 2) * s.lanes * s.lanes,
             lut=macs // 8 * 34,  # drain adders of 32 bits, one a packed chain of 8
-            ff=s.tile * s.lanes * 32,
+            ff=2 * s.tile * s.lanes * 32,  # sums, and the result that leaves
+            bram18=tile_bram(in_blocks, design),
             uram=ceil_div(s.lanes * s.lanes * 8, 72) * ceil_div(words, 4096),
-            cycles=self.steps * (cycles + load),
+            cycles=self.nominal_cycles(design),
         )
 
     def macs(self, design: Design) -> int:
         """Useful products per launch at the compiled maximum."""
         rows = design.shape.max_batch * (1 if self.one_row else design.shape.max_seq)
         return self.steps * rows * self.layout_in.channels * self.layout_out.channels
+
+
+def tile_bram(depth: int, design: Design) -> int:
+    """BRAM18 of a buffer with a bank a row of the tile: one byte a lane wide, ``depth`` tokens deep."""
+    s = design.shape
+    return s.tile * ceil_div(s.lanes * 8, 36) * ceil_div(depth, 512)
 
 
 def pad_channels(value: Tensor, layout: Layout, lanes: int, dim: int) -> Tensor:

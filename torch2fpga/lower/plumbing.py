@@ -9,7 +9,18 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from torch2fpga.design import ELEMENTS, SCALAR, Design, Estimate, Layout, Stage, Stream, ceil_div
+from torch2fpga.design import (
+    ELEMENTS,
+    SCALAR,
+    Depths,
+    Design,
+    Estimate,
+    Layout,
+    Stage,
+    Stream,
+    ceil_div,
+    pipelined,
+)
 
 
 def tokens_per_launch(stream: Stream, design: Design, uses: int) -> int:
@@ -24,13 +35,23 @@ NOTHING = Stream("", "rows")
 
 @dataclass(frozen=True)
 class FlowStage(Stage):
-    """Common part: which kind of stream passes (``like``), with its token type and count."""
+    """Common part: which kind of stream passes (``like``), with its token type and count.
+
+    Cycles: one loop (``label``) over all tokens of a launch, ``passes`` * batch * seq * blocks.
+    """
 
     like: Stream = NOTHING
 
     header: ClassVar[str] = "flow.hpp"
     #: how often the stream's rows pass per launch: every step, or once
     per_step: ClassVar[bool] = True
+    #: the template's loop
+    label: ClassVar[str] = "PASS"
+
+    @property
+    def passes(self) -> int:
+        """How often the stream's rows are taken in (or given out) per launch."""
+        return self.steps
 
     def config(self, design: Design) -> dict[str, Any]:
         uses = self.steps if self.per_step else 1
@@ -41,8 +62,12 @@ class FlowStage(Stage):
         }
 
     def cost(self, design: Design) -> Estimate:
-        tokens = tokens_per_launch(self.like, design, self.steps)
-        return Estimate(lut=60, ff=self.like.token_bytes(design.shape.lanes) * 8, cycles=tokens)
+        width = self.like.token_bytes(design.shape.lanes) * 8
+        return Estimate(lut=60, ff=width, cycles=self.nominal_cycles(design))
+
+    def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
+        rows, blocks = 1 if self.one_row else seq, self.like.tokens_per_row(design.shape)
+        return pipelined(self.passes * batch * rows * blocks, depth(self.label))
 
 
 @dataclass(frozen=True)
@@ -50,6 +75,7 @@ class ForkStage(FlowStage):
     """Every token to two or three outputs."""
 
     template: ClassVar[str] = "fork"
+    label: ClassVar[str] = "FORK"
 
     def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
         assert inputs[0] is not None
@@ -63,6 +89,11 @@ class RelayStage(FlowStage):
     uses: int = 1
 
     template: ClassVar[str] = "relay"
+    label: ClassVar[str] = "RELAY"
+
+    @property
+    def passes(self) -> int:
+        return self.uses
 
     def config(self, design: Design) -> dict[str, Any]:
         base = super().config(design)
@@ -105,7 +136,10 @@ class LoopExitStage(FlowStage):
 
 @dataclass(frozen=True)
 class UnpackStage(Stage):
-    """Memory words to vectors (model inputs, masks)."""
+    """Memory words to vectors (model inputs, masks).
+
+    Cycles: one loop UNPACK of batch * seq * blocks; masks: batch * ceil(seq / lanes).
+    """
 
     layout: Layout = SCALAR
     element: str = "int8"
@@ -122,12 +156,20 @@ class UnpackStage(Stage):
         return [inputs[0]]
 
     def cost(self, design: Design) -> Estimate:
-        return Estimate(lut=600, ff=1100)
+        return Estimate(lut=600, ff=1100, cycles=self.nominal_cycles(design))
+
+    def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
+        config, rows = self.config(design), 1 if self.one_row else seq
+        vectors = batch * ceil_div(rows, config["rows_per_vector"]) * config["blocks"]
+        return pipelined(vectors, depth("UNPACK"))
 
 
 @dataclass(frozen=True)
 class PackStage(Stage):
-    """Vectors to memory words (model outputs)."""
+    """Vectors to memory words (model outputs).
+
+    Cycles: one loop PACK of batch * seq * blocks, rounded up to the vectors of a whole word.
+    """
 
     layout: Layout = SCALAR
     element: str = "int16"
@@ -143,7 +185,12 @@ class PackStage(Stage):
         return [inputs[0]]
 
     def cost(self, design: Design) -> Estimate:
-        return Estimate(lut=600, ff=1100)
+        return Estimate(lut=600, ff=1100, cycles=self.nominal_cycles(design))
+
+    def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
+        config, rows = self.config(design), 1 if self.one_row else seq
+        words = ceil_div(batch * rows * config["blocks"], config["vectors_per_word"])
+        return pipelined(words * config["vectors_per_word"], depth("PACK"))
 
 
 def word_config(layout: Layout, element: str, design: Design, mask: bool) -> dict[str, Any]:

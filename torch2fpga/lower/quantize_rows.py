@@ -11,13 +11,16 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from torch2fpga.design import SCALAR, Design, Estimate, Layout, Stage, ceil_div
+from torch2fpga.design import SCALAR, Depths, Design, Estimate, Layout, Stage, ceil_div, tiled
 from torch2fpga.simulate.fixed import fitting_exponent, round_shift, saturate
 
 
 @dataclass(frozen=True)
 class QuantizeRowsStage(Stage):
-    """int32 rows to int8 rows and one exponent a row. Cycles per tile: 2 * blocks * tile."""
+    """int32 rows to int8 rows and one exponent a row.
+
+    Cycles of a tile of n rows: FILL of blocks * n, EXPONENT of n, DRAIN of blocks * n.
+    """
 
     layout: Layout = SCALAR
     zero_point: int = 0
@@ -47,10 +50,15 @@ class QuantizeRowsStage(Stage):
     def cost(self, design: Design) -> Estimate:
         s = design.shape
         blocks = self.layout.blocks(s.lanes)
-        rows = s.max_batch * (1 if self.one_row else s.max_seq)
         return Estimate(
             lut=s.lanes * (45 + 90 + 34),
             ff=s.lanes * 96,
             bram18=ceil_div(s.lanes * 32, 36) * ceil_div(blocks * s.tile, 512),
-            cycles=self.steps * rows * blocks * 2,
+            cycles=self.nominal_cycles(design),
         )
+
+    def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
+        s, rows = design.shape, 1 if self.one_row else seq
+        loops = {"FILL": self.layout.blocks(s.lanes), "EXPONENT": 1, "DRAIN": self.layout.blocks(s.lanes)}
+        sequence = sum(tiled(rows, s.tile, per_row, depth(label)) for label, per_row in loops.items())
+        return self.steps * batch * sequence

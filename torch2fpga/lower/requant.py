@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from torch2fpga.design import SCALAR, Design, Estimate, Layout, Stage, ceil_div
+from torch2fpga.design import SCALAR, Depths, Design, Estimate, Layout, Stage, ceil_div, pipelined
 from torch2fpga.errors import CompileError
 from torch2fpga.lower.linear import pad_channels
 from torch2fpga.simulate.fixed import round_shift, saturate
@@ -76,6 +76,9 @@ class RequantStage(Stage):
 
     With ``scaled`` the rows carry a power-of-two exponent each (second input) and a zero point,
     whose share of the accumulator (``offset``) is added first.
+
+    Cycles of a step: LOAD of 1 + 2 * blocks words (``scaled``: 1 + 3 * blocks), ROW of
+    batch * seq * blocks tokens.
     """
 
     layout: Layout = SCALAR
@@ -136,11 +139,15 @@ class RequantStage(Stage):
     def cost(self, design: Design) -> Estimate:
         s = design.shape
         blocks = self.layout.blocks(s.lanes)
-        rows = s.max_batch * (1 if self.one_row else s.max_seq)
         return Estimate(
             dsp=2 * s.lanes,
             lut=s.lanes * (34 + 60 + (90 if self.scaled else 0)),
             ff=s.lanes * 192,
-            bram18=2 * ceil_div(s.lanes * 32, 36) * ceil_div(blocks, 512),
-            cycles=self.steps * rows * blocks,
+            bram18=(3 if self.scaled else 2) * ceil_div(s.lanes * 32, 36) * ceil_div(blocks, 512),
+            cycles=self.nominal_cycles(design),
         )
+
+    def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
+        blocks, rows = self.layout.blocks(design.shape.lanes), 1 if self.one_row else seq
+        load = pipelined(1 + (3 if self.scaled else 2) * blocks, depth("LOAD"))
+        return self.steps * (load + pipelined(batch * rows * blocks, depth("ROW")))

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from torch2fpga.design import ELEMENTS, SCALAR, Design, Estimate, Layout, Stage, ceil_div
+from torch2fpga.design import ELEMENTS, SCALAR, Depths, Design, Estimate, Layout, Stage, ceil_div, pipelined
 from torch2fpga.lower.registry import Operator, operator, takes
 from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.values import Poison, Refused, RowValue, contiguous_channels
@@ -164,7 +164,7 @@ operator(Operator("concat_channels", concat_channels, ("wide", "wide"), "wide", 
 
 @dataclass(frozen=True)
 class SelectRowStage(Stage):
-    """One row of every sequence; one token a cycle."""
+    """One row of every sequence. Cycles: one loop SELECT of steps * batch * seq * blocks."""
 
     layout: Layout = SCALAR
     element: str = "int16"
@@ -186,12 +186,20 @@ class SelectRowStage(Stage):
         return [inputs[0][:, self.row : self.row + 1]]
 
     def cost(self, design: Design) -> Estimate:
-        return Estimate(lut=100, ff=design.shape.lanes * 32)
+        return Estimate(lut=100, ff=design.shape.lanes * 32, cycles=self.nominal_cycles(design))
+
+    def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
+        rows, blocks = 1 if self.one_row else seq, self.layout.blocks(design.shape.lanes)
+        return pipelined(self.steps * batch * rows * blocks, depth("SELECT"))
 
 
 @dataclass(frozen=True)
 class SliceStage(Stage):
-    """Channels [start, start + size). Cycles per tile: (in_blocks + 1 + out_blocks) * tile."""
+    """Channels [start, start + size).
+
+    Cycles: one loop SLICE of steps * batch * seq * max(in_blocks, start // lanes + lag + out_blocks),
+    where lag is 1 if the slice starts inside a block.
+    """
 
     layout_in: Layout = SCALAR
     layout: Layout = SCALAR
@@ -217,14 +225,28 @@ class SliceStage(Stage):
         return [inputs[0][..., self.start : self.start + self.layout.channels]]
 
     def cost(self, design: Design) -> Estimate:
-        s = design.shape
-        depth = (self.layout_in.blocks(s.lanes) + 1) * s.tile
-        return Estimate(lut=s.lanes * 40, bram18=ceil_div(s.lanes * 32, 36) * ceil_div(depth, 512))
+        s, bits = design.shape, 8 * ELEMENTS[self.element][1]
+        held = s.tile if self.start % s.lanes else 0
+        return Estimate(
+            lut=s.lanes * (40 + held * bits * 5 // 16),
+            ff=s.lanes * bits * (2 + held),
+            cycles=self.nominal_cycles(design),
+        )
+
+    def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
+        lanes, rows = design.shape.lanes, 1 if self.one_row else seq
+        end = ceil_div(self.start, lanes) + self.layout.blocks(lanes)
+        blocks = max(self.layout_in.blocks(lanes), end)
+        return pipelined(self.steps * batch * rows * blocks, depth("SLICE"))
 
 
 @dataclass(frozen=True)
 class ConcatStage(Stage):
-    """Channels of a, then of b. Cycles per tile: (a + b + 1 + out blocks) * tile."""
+    """Channels of a, then of b.
+
+    Cycles: one loop JOIN of steps * batch * seq * max(a_blocks + b_blocks, lag + out_blocks), where lag
+    is 1 if a ends inside a block.
+    """
 
     layout_a: Layout = SCALAR
     layout_b: Layout = SCALAR
@@ -251,6 +273,18 @@ class ConcatStage(Stage):
         return [torch.cat((inputs[0], inputs[1]), dim=-1)]
 
     def cost(self, design: Design) -> Estimate:
-        s = design.shape
-        depth = (self.layout_a.blocks(s.lanes) + self.layout_b.blocks(s.lanes) + 1) * s.tile
-        return Estimate(lut=s.lanes * 60, bram18=ceil_div(s.lanes * 32, 36) * ceil_div(depth, 512))
+        s, bits = design.shape, 8 * ELEMENTS[self.element][1]
+        held = s.tile if self.layout_a.channels % s.lanes else 0
+        return Estimate(
+            lut=s.lanes * (60 + held * bits * 5 // 16),
+            ff=s.lanes * bits * (2 + held),
+            cycles=self.nominal_cycles(design),
+        )
+
+    def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
+        lanes, rows = design.shape.lanes, 1 if self.one_row else seq
+        a, b = self.layout_a, self.layout_b
+        lag = 1 if a.channels % lanes else 0
+        out = ceil_div(a.channels + b.channels, lanes)
+        blocks = max(a.blocks(lanes) + b.blocks(lanes), lag + out)
+        return pipelined(self.steps * batch * rows * blocks, depth("JOIN"))

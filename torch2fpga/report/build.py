@@ -9,16 +9,20 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch2fpga.emit.link import channels
 from torch2fpga.errors import CompileError
-from torch2fpga.report.info import MappingRow, ReportInfo
+from torch2fpga.report.info import OBTAINED, TIMED, MappingRow, ReportInfo
 from torch2fpga.report.page import render_page
 
 if TYPE_CHECKING:
     from torch2fpga.compiled import CompiledModel
     from torch2fpga.simulate.verify import VerifyReport
+    from torch2fpga.timing.report import TimeReport
 
 
-def report_info(compiled: CompiledModel, verification: VerifyReport | None) -> ReportInfo:
+def report_info(
+    compiled: CompiledModel, verification: VerifyReport | None, timing: TimeReport | None = None
+) -> ReportInfo:
     """What the page says beside the design."""
     origin = compiled.origin
     return ReportInfo(
@@ -32,8 +36,11 @@ def report_info(compiled: CompiledModel, verification: VerifyReport | None) -> R
         cosine=verification.cosine if verification is not None else None,
         accuracy=verification.stages if verification is not None else (),
         mapping=_mapping(compiled),
+        channels={key: f"HBM[{n}]" for key, n in channels(compiled.design, compiled.board).items()},
         notes=(compiled.board.note,),
         warnings=origin.notes,
+        obtained=(*OBTAINED, TIMED) if timing is not None else OBTAINED,
+        timing=timing,
     )
 
 
@@ -57,16 +64,21 @@ def _mapping(compiled: CompiledModel) -> tuple[MappingRow, ...]:
     return tuple(rows)
 
 
-def write_report(compiled: CompiledModel, path: Path, verification: VerifyReport | None) -> Path:
+def write_report(
+    compiled: CompiledModel,
+    path: Path,
+    verification: VerifyReport | None,
+    timing: TimeReport | None = None,
+) -> Path:
     """Write the page (beside, then renamed).
 
     Args:
         path: an ``.html`` file, or a folder that gets ``report.html``.
     Raises:
-        CompileError: if the place cannot be written.
+        CompileError: if the place cannot be written, or buffers do not fit the board's memory.
     """
     target = path / "report.html" if path.is_dir() or not path.suffix else path
-    text = render_page(compiled.design, report_info(compiled, verification))
+    text = render_page(compiled.design, report_info(compiled, verification, timing))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".report-") as folder:

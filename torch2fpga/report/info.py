@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from torch2fpga.boards import Board
 from torch2fpga.simulate.verify import StageResult
+from torch2fpga.timing.report import TimeReport
 
 #: printed on every report until a card has run something
 DISCLAIMER = "No board has run this; nothing here has been synthesised."
@@ -58,6 +59,14 @@ OBTAINED = (
     ),
 )
 
+#: of the figures of a timed run
+TIMED = Obtained(
+    "cycles busy and waiting, times, GB/s, tokens most held",
+    "timed",
+    "the emitted C++, compiled with g++, with a clock in every process: intervals as declared, depths of "
+    "pipelines estimated from the code, FIFOs and HBM modelled; not synthesised",
+)
+
 
 @dataclass(frozen=True)
 class ReportInfo:
@@ -69,6 +78,7 @@ class ReportInfo:
         bit_exact, cosine: result of ``verify`` at the outputs; None before it has run.
         accuracy: result of ``verify``, one row a stage.
         channels: (kernel, memory port) -> pseudo-channel.
+        timing: a timed run.
         obtained: one line for each kind of figure.
     """
 
@@ -86,3 +96,4 @@ class ReportInfo:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     obtained: tuple[Obtained, ...] = OBTAINED
+    timing: TimeReport | None = None

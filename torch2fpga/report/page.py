@@ -25,6 +25,7 @@ from torch2fpga.report.describe import (
 from torch2fpga.report.graph import render_svg
 from torch2fpga.report.info import DISCLAIMER, MappingRow, Obtained, ReportInfo
 from torch2fpga.report.template import TEMPLATES, environment
+from torch2fpga.report.timeline import port_notes, render_timeline, timed_view, timing_cards
 
 __all__ = ["MappingRow", "Obtained", "ReportInfo", "render_page"]
 
@@ -51,10 +52,12 @@ def render_page(design: Design, info: ReportInfo) -> str:
             totals=_totals(design, info),
             pace=_pace(design, info),
             use=_use(design, info),
-            streams=_streams(design),
+            streams=_streams(design, info),
             stream_total=_stream_total(design),
             ports=_ports(design, info),
             port_total=size_text(64 * sum(p.words for p in memory_ports(design))),
+            timed=timed_view(design, info.timing),
+            timeline=Markup(render_timeline(design, info.timing)) if info.timing is not None else "",
             accuracy=accuracy_rows(info.accuracy),
             chart=chart(design, info.accuracy),
             rows=names,
@@ -92,6 +95,7 @@ def _cards(design: Design, info: ReportInfo) -> list[dict[str, str]]:
         ("layers", *layers, ""),
         ("largest launch", f"{shape.max_batch:,} × {shape.max_seq:,}", "sequences × tokens", ""),
         ("datapath", f"{shape.lanes} lanes", f"tiles of {count_text(shape.tile, 'row')}", ""),
+        *(timing_cards(info.timing) if info.timing is not None else []),
     ]
     return [{"label": a, "value": b, "note": c, "tone": d} for a, b, c, d in rows]
 
@@ -192,8 +196,9 @@ def _use(design: Design, info: ReportInfo) -> list[dict[str, Any]]:
     return rows
 
 
-def _streams(design: Design) -> list[dict[str, Any]]:
+def _streams(design: Design, info: ReportInfo) -> list[dict[str, Any]]:
     lanes = design.shape.lanes
+    held = {s.name: s.high_water for s in info.timing.streams} if info.timing is not None else {}
     writers, readers = design.writers(), design.readers()
     writers.update(
         {stream: p.name for p in memory_ports(design) if p.role == "params" for stream in p.streams}
@@ -205,6 +210,7 @@ def _streams(design: Design) -> list[dict[str, Any]]:
             "type": s.cpp_type(lanes),
             "row": stream_text(s),
             "depth": s.depth,
+            "held": held.get(s.name),
             "size": s.depth * s.token_bytes(lanes),
             "storage": fifo_storage(s, lanes),
         }
@@ -225,6 +231,7 @@ def _stream_total(design: Design) -> str:
 
 
 def _ports(design: Design, info: ReportInfo) -> list[dict[str, Any]]:
+    moved = port_notes(info.timing)
     return [
         {
             "name": p.name,
@@ -237,6 +244,7 @@ def _ports(design: Design, info: ReportInfo) -> list[dict[str, Any]]:
             "template": p.template,
             "streams": p.streams,
             "channel": info.channels.get((p.kernel, p.name), ""),
+            "moved": moved.get((p.kernel, p.name), ""),
         }
         for p in memory_ports(design)
     ]

@@ -12,6 +12,7 @@ from torch2fpga.design import Design
 from torch2fpga.emit.kernel import comment_text
 from torch2fpga.emit.link import channels
 from torch2fpga.simulate.timed import PortSetting
+from torch2fpga.timing.deadlock import blocked, completed
 
 #: (file, line) -> label of the loop
 Labels = Mapping[tuple[str, str], str]
@@ -120,7 +121,7 @@ class Wait:
     Attributes:
         side: ``read`` (the stream is empty) or ``write`` (it is full).
         held, depth: tokens in the stream, and how many it can hold.
-        peer: who would have to act, as far as the run has shown.
+        peer: who would have to act.
         cycle: since when.
     """
 
@@ -204,6 +205,18 @@ class TimeReport:
         """The stream of that name."""
         return next(s for s in self.streams if s.name == name)
 
+    def __str__(self) -> str:
+        from torch2fpga.timing.show import text
+
+        return text(self)
+
+    def __repr__(self) -> str:
+        state = ", deadlock" if self.deadlock else ""
+        return (
+            f"<TimeReport {self.cycles:,} cycles, {self.seconds * 1e3:.4g} ms at {self.clock_mhz:g} MHz "
+            f"(timed), {self.batch} x {self.seq} rows{state}>"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Plain data, without the model's output."""
         from dataclasses import fields, is_dataclass
@@ -230,6 +243,10 @@ def build_report(
     cycles = int(raw["cycles"])
     paths = {s.name: comment_text(s.path) for s in design.stages}
     leaves = [p for p in raw["processes"] if p["leaf"]]
+    deadlock = completed(raw["deadlock"], design) if raw["deadlock"] else None
+    if deadlock is not None:
+        waits = {w["process"]: w for w in deadlock["waits"]}
+        leaves = [blocked(p, waits[p["path"]], raw) if p["path"] in waits else p for p in leaves]
     return TimeReport(
         cycles,
         clock_mhz,
@@ -238,7 +255,7 @@ def build_report(
         tuple(_stage(p, cycles, paths, labels) for p in leaves),
         tuple(_stream(s, design) for s in raw["streams"] if _tail(s["key"]) in design.streams),
         tuple(_port(p, design, board, clock_mhz, i) for i, p in enumerate(raw["ports"])),
-        deadlock=_deadlock(raw["deadlock"], message) if raw["deadlock"] else None,
+        deadlock=_deadlock(deadlock, message) if deadlock is not None else None,
     )
 
 

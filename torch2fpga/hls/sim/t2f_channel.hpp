@@ -54,7 +54,7 @@ class Channel {
   Channel(const Channel &) = delete;
   Channel &operator=(const Channel &) = delete;
 
-  std::size_t size() const { return static_cast<std::size_t>(fill()); }
+  std::size_t size() const { return static_cast<std::size_t>(written_ - first_live()); }
   std::size_t capacity() const { return static_cast<std::size_t>(depth_); }
   // Tokens held at once, at most, and in total since construction.
   std::uint64_t high_water() const { return high_water_; }
@@ -81,7 +81,7 @@ class Channel {
   // The same without waiting: false when the transfer cannot be made now. A failing
   // try lets other processes run, so that polling loops make progress.
   bool try_write() const { return *current_ == nullptr || fill() < depth_ || retry(Side::write); }
-  bool try_read() const { return fill() != 0 || retry(Side::read); }
+  bool try_read() const { return written_ != first_live() || retry(Side::read); }
 
   // To be called when the ring has got a new capacity.
   void ring_grown(std::uint64_t ring) {
@@ -96,8 +96,8 @@ class Channel {
   void time_read();
   void release_own();
   void release_slot(Cycle free);
-  // The first token that is still in the ring: one that was read keeps its slot until
-  // the reads of its iteration are complete.
+  // The oldest token that is not read: one that was keeps its slot until the reads of its
+  // iteration are complete.
   std::uint64_t first_live() const { return read_ + held_; }
   bool holds() const { return held_ != 0; }
   void count_write() {
@@ -111,7 +111,7 @@ class Channel {
   void time_write() {}
   void time_read() {}
   void release_own() {}
-  std::uint64_t first_live() const { return read_; }
+  std::uint64_t first_live() const { return read_; }  // the oldest token that is not read
   bool holds() const { return false; }
   void count_write() {
     ++written_;

@@ -7,15 +7,12 @@
 //     `depth` cycles after the issue; behind the last iteration it drains. Entering and
 //     leaving a loop takes a cycle each (UG1399).
 //   - All reads of an iteration happen together, when the last of their tokens is there;
-//     a slot is free in the cycle behind.
+//     a slot is free in the cycle behind. (Where an iteration writes and then reads on, the
+//     reads in front of the write are one group, those behind it another.)
 //   - A full output stalls the issue. What is written in a cycle can be read in the next.
 // Times depend on the order of tokens only, never on which process ran first on the host.
 #ifndef T2F_SIM_CLOCK_HPP
 #define T2F_SIM_CLOCK_HPP
-
-#ifndef T2F_TIMED
-#error "the clock belongs to the timed run (T2F_TIMED)"
-#endif
 
 #include <cstddef>
 #include <cstdint>
@@ -120,9 +117,13 @@ class Clock {
     held_[held_count_++] = channel;
   }
   void release();
+  // The iteration's reads are complete, if it made any.
+  void end_reads() {
+    if (held_count_ != 0) release();
+  }
 
   void tick(const Site &site) {
-    if (held_count_ != 0) release();
+    end_reads();
     if (&site != site_) {
       enter(site);
       return;

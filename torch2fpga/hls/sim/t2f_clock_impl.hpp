@@ -65,7 +65,7 @@ inline T2F_NOINLINE void Clock::enter(const Site &site) {
 }
 
 inline T2F_NOINLINE void Clock::leave() {
-  if (held_count_ != 0) release();
+  end_reads();
   if (site_ == nullptr) return;
   now += use_->depth + use_->latency;
   if (written_until_ > now) {
@@ -112,6 +112,7 @@ inline T2F_NOINLINE void Clock::over_limit() {
 inline void Channel::time_write() {
   if (writer_ == nullptr) return;
   Clock &clock = *writer_clock_;
+  clock.end_reads();
   Cycle at = clock.now + clock.write_offset;
   if (written_ >= depth_) {
     const Cycle free = freed_[(written_ - depth_) & freed_mask_];

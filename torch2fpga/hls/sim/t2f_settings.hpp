@@ -14,10 +14,39 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 #include "t2f_sim.hpp"
 
 namespace t2f::sim {
+
+// Reads a whole number. The stream's own way takes "-1" for the largest one.
+template <typename T>
+std::istream &whole(std::istream &in, T &value) {
+  static_assert(std::is_unsigned_v<T>);
+  if ((in >> std::ws).peek() == '-') in.setstate(std::ios::failbit);
+  return in >> value;
+}
+
+inline void read_port(std::istream &in, Timing &timing, const void *const *inputs, void *const *outputs) {
+  std::string name;
+  std::string direction;
+  std::size_t buffer = 0;
+  std::uint64_t bytes = 0;
+  PortModel model;
+  in >> name;
+  whole(in, buffer) >> direction;
+  for (std::uint64_t *number :
+       {&bytes, &model.beat, &model.beat_bytes, &model.row, &model.cross, &model.channel_bytes, &model.latency}) {
+    whole(in, *number);
+  }
+  whole(in, model.outstanding);
+  whole(in, model.burst);
+  const bool write = direction == "out";
+  if ((!write && direction != "in") || model.beat_bytes == 0) in.setstate(std::ios::failbit);
+  if (!in) return;
+  timing.ports.emplace_back(name, write ? outputs[buffer] : inputs[buffer], bytes, model);
+}
 
 // `inputs` and `outputs` are the buffers that `port` lines refer to by number.
 inline Timing read_settings(const char *text, const void *const *inputs, void *const *outputs) {
@@ -31,38 +60,30 @@ inline Timing read_settings(const char *text, const void *const *inputs, void *c
     std::string site;
     in >> word;
     if (word == "default_depth") {
-      in >> timing.default_depth;
+      whole(in, timing.default_depth);
     } else if (word == "depth_percent") {
-      in >> timing.depth_percent;
+      whole(in, timing.depth_percent);
     } else if (word == "cycle_limit") {
-      in >> timing.cycle_limit;
+      whole(in, timing.cycle_limit);
     } else if (word == "launches") {
-      in >> timing.launches;
+      whole(in, timing.launches);
+      if (timing.launches == 0) in.setstate(std::ios::failbit);
     } else if (word == "depth") {
       in >> name >> site;
-      in >> timing.depths[name + " " + site];
+      whole(in, timing.depths[name + " " + site]);
     } else if (word == "fifo") {
-      in >> name;
-      in >> timing.fifo_depths[name];
-      if (in && timing.fifo_depths[name] == 0) {
-        throw std::runtime_error("stream " + name + " has depth 0: a FIFO holds at least one token");
-      }
+      in >> name;  // depth 0 is refused where the processes at its ends are known
+      whole(in, timing.fifo_depths[name]);
     } else if (word == "latency") {
       in >> name;
-      in >> timing.latencies[name];
+      whole(in, timing.latencies[name]);
     } else if (word == "port") {
-      std::size_t buffer = 0;
-      std::string direction;
-      std::uint64_t bytes = 0;
-      PortModel model;
-      in >> name >> buffer >> direction >> bytes >> model.beat >> model.beat_bytes >> model.row >>
-          model.cross >> model.channel_bytes >> model.latency >> model.outstanding >> model.burst;
-      const void *base = direction == "out" ? outputs[buffer] : inputs[buffer];
-      timing.ports.emplace_back(name, base, bytes, model);
+      read_port(in, timing, inputs, outputs);
     } else {
       in.setstate(std::ios::failbit);
     }
-    if (!in) throw std::runtime_error("setting not understood: " + line);
+    std::string rest;
+    if (!in || in >> rest) throw std::runtime_error("setting not understood: " + line);
   }
   return timing;
 }

@@ -4,6 +4,7 @@
 #ifndef T2F_SIM_SIM_IMPL_HPP
 #define T2F_SIM_SIM_IMPL_HPP
 
+#include <algorithm>
 #ifdef T2F_TIMED
 #include <mutex>
 #endif
@@ -107,12 +108,13 @@ inline void Scheduler::run_process() {
 }
 
 #ifdef T2F_TIMED
-// A process of a region starts its next launch when it is through with the last one
-// (ap_ctrl_chain); a kernel as a whole is called once.
+// A process of a kernel starts its next launch when it is through with the last one
+// (ap_ctrl_chain); a kernel as a whole is called once, and a process of a region further
+// inside once for each launch of the process around it.
 inline void Scheduler::run_body(Process *me) {
   Clock &clock = me->clock;
   if (me->parent != nullptr && clock.now < me->parent->clock.now) clock.now = me->parent->clock.now;
-  const unsigned launches = me->parent == nullptr ? 1 : timing.launches;
+  const unsigned launches = me->level == 1 ? timing.launches : 1;
   for (unsigned launch = 0; launch < launches; ++launch) {
     me->begins.push_back(clock.now);
     me->body();
@@ -326,8 +328,12 @@ inline void Scheduler::account(const Channel &channel) {
                       known(channel.reader_) + "): the two disagree on how many there are");
   }
   StreamUse &use = uses_[channel.key_];
+#ifdef T2F_TIMED
+  // Writes behind the last known read are not counted yet: nothing leaves after them.
+  if (channel.counted_ < channel.written_) use.high_water = std::max(use.high_water, channel.fill());
+#endif
   use.depth = channel.depth_;
-  use.high_water = use.high_water > channel.high_water_ ? use.high_water : channel.high_water_;
+  use.high_water = std::max(use.high_water, channel.high_water_);
   use.written += channel.written_;
   use.read += channel.read_;
   if (channel.writer_ != nullptr) use.writer = channel.writer_->path;
@@ -372,7 +378,7 @@ inline bool Channel::acquire_write(std::uint64_t ring) {
   if (writer_ != *current_) claim(writer_, Side::write);
 #ifdef T2F_TIMED
   // The iteration's reads are behind it: their slots are free while it waits.
-  if (fill() >= depth_) writer_clock_->release();
+  if (fill() >= depth_) writer_clock_->end_reads();
 #endif
   while (fill() >= depth_) wait(Side::write);
   if (waiting_reader_ != nullptr) {
@@ -416,7 +422,7 @@ inline void Channel::wait(Side side) {
 inline bool Channel::retry(Side side) const {
   if (*current_ == nullptr) return false;
   scheduler_->poll(*this, side);
-  return side == Side::read ? fill() != 0 : fill() < depth_;
+  return side == Side::read ? written_ != first_live() : fill() < depth_;
 }
 
 inline void Channel::claim(Process *&owner, Side side) {
@@ -430,6 +436,10 @@ inline void Channel::claim(Process *&owner, Side side) {
 #ifdef T2F_TIMED
   (side == Side::read ? reader_clock_ : writer_clock_) = &me->clock;
 #endif
+  if (depth_ == 0 && writer_ != nullptr && reader_ != nullptr) {
+    throw std::runtime_error("stream " + key_ + ", written by " + writer_->path + " and read by " +
+                             reader_->path + ", has depth 0: a FIFO holds at least one token");
+  }
 }
 
 }  // namespace t2f::sim

@@ -47,5 +47,78 @@ inline int tile_rows(int seq, int first, int tile) {
 
 constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
+// Index of the highest set bit of a constant (a loop: the HLS tools take no recursion).
+constexpr int floor_log2(int value) {
+  int top = 0;
+  for (int bit = 1; bit < 31; ++bit) {
+    if (value >> bit != 0) top = bit;
+  }
+  return top;
+}
+
+// Where a token lies in the order above. A loop over all tokens of a step stays one flat
+// loop, which the tools pipeline without a drain for every tile, and carries this along.
+struct token_place {
+  int behind;  // rows of the sequence behind the first row of the tile
+  int block;
+  int t;  // row in the tile
+};
+
+inline token_place first_token(int seq) {
+#pragma HLS inline
+  return token_place{seq - 1, 0, 0};
+}
+
+// The place of the next token; a sequence follows the last one. Every test is one comparison
+// with a register, so that the whole step closes in a cycle.
+template <int BLOCKS, int TILE>
+inline void advance(token_place &at, int seq) {
+#pragma HLS inline
+  if (at.t != TILE - 1 && at.t != at.behind) {
+    ++at.t;
+  } else {
+    at.t = 0;
+    if (at.block != BLOCKS - 1) {
+      ++at.block;
+    } else {
+      at.block = 0;
+      at.behind = at.behind >= TILE ? at.behind - TILE : seq - 1;
+    }
+  }
+}
+
+// The largest lane. Compared in pairs, log2(N) levels deep: what is carried through a loop
+// behind it is one comparison, not a chain of N.
+template <typename T, int N>
+inline T reduce_max(vec<T, N> v) {
+#pragma HLS inline
+  constexpr int levels = floor_log2(N);
+  for (int level = 0; level < levels; ++level) {
+#pragma HLS unroll
+    const int half = N >> (level + 1);
+    for (int i = 0; i < N / 2; ++i) {
+#pragma HLS unroll
+      if (i < half) v.d[i] = v.d[i] > v.d[i + half] ? v.d[i] : v.d[i + half];
+    }
+  }
+  return v.d[0];
+}
+
+// The sum of the lanes, in pairs likewise.
+template <typename T, int N>
+inline T reduce_sum(vec<T, N> v) {
+#pragma HLS inline
+  constexpr int levels = floor_log2(N);
+  for (int level = 0; level < levels; ++level) {
+#pragma HLS unroll
+    const int half = N >> (level + 1);
+    for (int i = 0; i < N / 2; ++i) {
+#pragma HLS unroll
+      if (i < half) v.d[i] += v.d[i + half];
+    }
+  }
+  return v.d[0];
+}
+
 }  // namespace t2f
 #endif

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Stages that take one token and give one token: residual add, table activations.
-// Cycles: one token a cycle.
+// Cycles of a launch: one flat loop over its steps * batch * seq * blocks tokens.
 #ifndef T2F_ELEMENTWISE_HPP
 #define T2F_ELEMENTWISE_HPP
 

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Embedding tables in HBM: one process gathers rows (by token id or by position),
 // one adds the rows of up to three tables.  Table elements are int16, a row starts
-// at a word.  Cycles per row: row_words (gather), then blocks (sum).
+// at a word.
+// Cycles: gather_rows enters, for every row, ID of 1 and READ of row_words (a burst that can
+// start only when the id is known); read_positions READ of seq * row_words for every
+// sequence; embed_sum, for every tile of n rows, FILL of n * row_words (all tables side by
+// side) and DRAIN of blocks * n.
 #ifndef T2F_EMBED_HPP
 #define T2F_EMBED_HPP
 
@@ -17,7 +21,7 @@ READ:
   for (int i = 0; i < batch * seq; ++i) {
 #pragma HLS loop_tripcount max = C::max_rows
     T2F_PIPELINE(1);
-    ids.write(memory[i]);
+    ids.write(T2F_MEMORY(memory, i));
   }
 }
 
@@ -29,11 +33,16 @@ void gather_rows(const word *table, hls::stream<int32_t> &ids, hls::stream<word>
 ROW:
   for (int i = 0; i < batch * seq; ++i) {
 #pragma HLS loop_tripcount max = C::max_rows
-    const int64_t base = static_cast<int64_t>(ids.read()) * C::row_words;
+    int64_t base = 0;
+  ID:
+    for (int j = 0; j < 1; ++j) {
+      T2F_PIPELINE(1);
+      base = static_cast<int64_t>(ids.read()) * C::row_words;
+    }
   READ:
     for (int w = 0; w < C::row_words; ++w) {
       T2F_PIPELINE(1);
-      rows.write(table[base + w]);
+      rows.write(T2F_MEMORY(table, base + w));
     }
   }
 }
@@ -45,16 +54,17 @@ void read_positions(const word *table, hls::stream<word> &rows, int batch, int s
 SEQUENCE:
   for (int b = 0; b < batch; ++b) {
 #pragma HLS loop_tripcount max = C::max_batch
+    T2F_LOOP_ENTRY;
   READ:
     for (int i = 0; i < seq * C::row_words; ++i) {
 #pragma HLS loop_tripcount max = C::max_row_words
       T2F_PIPELINE(1);
-      rows.write(table[i]);
+      rows.write(T2F_MEMORY(table, i));
     }
   }
 }
 
-// The int16 element `lane` of channel block `block` of a row kept as words.
+// The i-th little-endian int16 of a memory word.
 inline int32_t int16_at(const word &w, int i) {
 #pragma HLS inline
   const uint32_t bits = static_cast<uint32_t>(static_cast<uint8_t>(w.d[2 * i])) |
@@ -62,43 +72,46 @@ inline int32_t int16_at(const word &w, int i) {
   return static_cast<int16_t>(bits);
 }
 
+// The next word of a tile whose rows come one behind the other: row t, word w.
+template <int ROW_WORDS>
+inline void next_word(int &t, int &w) {
+#pragma HLS inline
+  if (++w == ROW_WORDS) {
+    w = 0;
+    ++t;
+  }
+}
+
+// The sums of the n rows of a tile, block by block.
 template <typename C, int TABLES>
 inline void drain_sums(const word (&rows)[TABLES][C::tile][C::row_words],
                        hls::stream<vec<int32_t, C::lanes>> &y, int n) {
 #pragma HLS inline
   constexpr int blocks_per_word = 32 / C::lanes;
+  int t = 0;
+  int part = 0;  // block in the word
+  int w = 0;     // word of the row
 DRAIN:
-  for (int block = 0; block < C::blocks; ++block) {
-  DRAIN_ROW:
-    for (int t = 0; t < n; ++t) {
-#pragma HLS loop_tripcount max = C::tile
-      T2F_PIPELINE(1);
-      vec<int32_t, C::lanes> out;
-      for (int lane = 0; lane < C::lanes; ++lane) {
+  for (int i = 0; i < C::blocks * n; ++i) {
+#pragma HLS loop_tripcount max = C::blocks * C::tile
+    T2F_PIPELINE(1);
+    vec<int32_t, C::lanes> out;
+    for (int lane = 0; lane < C::lanes; ++lane) {
 #pragma HLS unroll
-        int32_t sum = 0;
-        for (int table = 0; table < TABLES; ++table) {
+      int32_t sum = 0;
+      for (int table = 0; table < TABLES; ++table) {
 #pragma HLS unroll
-          sum += int16_at(rows[table][t][block / blocks_per_word],
-                          block % blocks_per_word * C::lanes + lane);
-        }
-        out.d[lane] = sum;
+        sum += int16_at(rows[table][t][w], part * C::lanes + lane);
       }
-      y.write(out);
+      out.d[lane] = sum;
     }
-  }
-}
-
-template <typename C>
-inline void fill_rows(hls::stream<word> &in, word (&rows)[C::tile][C::row_words], int n) {
-#pragma HLS inline
-FILL:
-  for (int t = 0; t < n; ++t) {
-#pragma HLS loop_tripcount max = C::tile
-  FILL_WORD:
-    for (int w = 0; w < C::row_words; ++w) {
-      T2F_PIPELINE(1);
-      rows[t][w] = in.read();
+    y.write(out);
+    if (++t == n) {
+      t = 0;
+      if (++part == blocks_per_word) {
+        part = 0;
+        ++w;
+      }
     }
   }
 }
@@ -115,7 +128,15 @@ SEQUENCE:
     for (int first = 0; first < seq; first += C::tile) {
 #pragma HLS loop_tripcount max = C::max_seq
       const int n = tile_rows(seq, first, C::tile);
-      fill_rows<C>(a, rows[0], n);
+      int t = 0;
+      int w = 0;
+    FILL:
+      for (int i = 0; i < n * C::row_words; ++i) {
+#pragma HLS loop_tripcount max = C::tile * C::row_words
+        T2F_PIPELINE(1);
+        rows[0][t][w] = a.read();
+        next_word<C::row_words>(t, w);
+      }
       drain_sums<C, 1>(rows, y, n);
     }
   }
@@ -135,8 +156,16 @@ SEQUENCE:
     for (int first = 0; first < seq; first += C::tile) {
 #pragma HLS loop_tripcount max = C::max_seq
       const int n = tile_rows(seq, first, C::tile);
-      fill_rows<C>(a, rows[0], n);
-      fill_rows<C>(b, rows[1], n);
+      int t = 0;
+      int w = 0;
+    FILL:
+      for (int i = 0; i < n * C::row_words; ++i) {
+#pragma HLS loop_tripcount max = C::tile * C::row_words
+        T2F_PIPELINE(1);
+        rows[0][t][w] = a.read();
+        rows[1][t][w] = b.read();
+        next_word<C::row_words>(t, w);
+      }
       drain_sums<C, 2>(rows, y, n);
     }
   }
@@ -156,9 +185,17 @@ SEQUENCE:
     for (int first = 0; first < seq; first += C::tile) {
 #pragma HLS loop_tripcount max = C::max_seq
       const int n = tile_rows(seq, first, C::tile);
-      fill_rows<C>(a, rows[0], n);
-      fill_rows<C>(b, rows[1], n);
-      fill_rows<C>(c, rows[2], n);
+      int t = 0;
+      int w = 0;
+    FILL:
+      for (int i = 0; i < n * C::row_words; ++i) {
+#pragma HLS loop_tripcount max = C::tile * C::row_words
+        T2F_PIPELINE(1);
+        rows[0][t][w] = a.read();
+        rows[1][t][w] = b.read();
+        rows[2][t][w] = c.read();
+        next_word<C::row_words>(t, w);
+      }
       drain_sums<C, 3>(rows, y, n);
     }
   }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where data goes: forks, the layer loop, row selection, channel slices, joins of
-// channels.  Nothing here computes.  Cycles: one token a cycle.
+// channels.  Nothing here computes.
+// Cycles: every stage is one flat loop over a whole launch, a token (or for slice and concat a
+// block of a row) a cycle: steps * batch * seq * blocks; relay: uses * batch * seq * blocks.
 #ifndef T2F_FLOW_HPP
 #define T2F_FLOW_HPP
 
@@ -61,17 +63,14 @@ void loop_enter(hls::stream<typename C::token_t> &first, hls::stream<typename C:
                 hls::stream<typename C::token_t> &y, int batch, int seq) {
 #pragma HLS inline off
   const int tokens = batch * seq * C::blocks;
-STEP:
-  for (int step = 0; step < C::steps; ++step) {
-  PASS:
-    for (int i = 0; i < tokens; ++i) {
-#pragma HLS loop_tripcount max = C::max_tokens
-      T2F_PIPELINE(1);
-      if (step == 0) {
-        y.write(first.read());
-      } else {
-        y.write(back.read());
-      }
+PASS:
+  for (int i = 0; i < C::steps * tokens; ++i) {
+#pragma HLS loop_tripcount max = C::steps * C::max_tokens
+    T2F_PIPELINE(1);
+    if (i < tokens) {
+      y.write(first.read());
+    } else {
+      y.write(back.read());
     }
   }
 }
@@ -82,18 +81,16 @@ void loop_exit(hls::stream<typename C::token_t> &x, hls::stream<typename C::toke
                hls::stream<typename C::token_t> &y, int batch, int seq) {
 #pragma HLS inline off
   const int tokens = batch * seq * C::blocks;
-STEP:
-  for (int step = 0; step < C::steps; ++step) {
-  PASS:
-    for (int i = 0; i < tokens; ++i) {
-#pragma HLS loop_tripcount max = C::max_tokens
-      T2F_PIPELINE(1);
-      const typename C::token_t v = x.read();
-      if (step + 1 < C::steps) {
-        back.write(v);
-      } else {
-        y.write(v);
-      }
+  const int last = (C::steps - 1) * tokens;
+PASS:
+  for (int i = 0; i < C::steps * tokens; ++i) {
+#pragma HLS loop_tripcount max = C::steps * C::max_tokens
+    T2F_PIPELINE(1);
+    const typename C::token_t v = x.read();
+    if (i < last) {
+      back.write(v);
+    } else {
+      y.write(v);
     }
   }
 }
@@ -104,15 +101,13 @@ void loop_back(hls::stream<typename C::token_t> &x, hls::stream<typename C::toke
                int batch, int seq) {
 #pragma HLS inline off
   const int tokens = batch * seq * C::blocks;
-STEP:
-  for (int step = 0; step < C::steps; ++step) {
-  PASS:
-    for (int i = 0; i < tokens; ++i) {
-#pragma HLS loop_tripcount max = C::max_tokens
-      T2F_PIPELINE(1);
-      const typename C::token_t v = x.read();
-      if (step + 1 < C::steps) back.write(v);
-    }
+  const int last = (C::steps - 1) * tokens;
+PASS:
+  for (int i = 0; i < C::steps * tokens; ++i) {
+#pragma HLS loop_tripcount max = C::steps * C::max_tokens
+    T2F_PIPELINE(1);
+    const typename C::token_t v = x.read();
+    if (i < last) back.write(v);
   }
 }
 
@@ -122,15 +117,13 @@ void loop_last(hls::stream<typename C::token_t> &x, hls::stream<typename C::toke
                int seq) {
 #pragma HLS inline off
   const int tokens = batch * seq * C::blocks;
-STEP:
-  for (int step = 0; step < C::steps; ++step) {
-  PASS:
-    for (int i = 0; i < tokens; ++i) {
-#pragma HLS loop_tripcount max = C::max_tokens
-      T2F_PIPELINE(1);
-      const typename C::token_t v = x.read();
-      if (step + 1 == C::steps) y.write(v);
-    }
+  const int last = (C::steps - 1) * tokens;
+PASS:
+  for (int i = 0; i < C::steps * tokens; ++i) {
+#pragma HLS loop_tripcount max = C::steps * C::max_tokens
+    T2F_PIPELINE(1);
+    const typename C::token_t v = x.read();
+    if (i >= last) y.write(v);
   }
 }
 
@@ -139,134 +132,111 @@ template <typename C>
 void select_row(hls::stream<typename C::token_t> &x, hls::stream<typename C::token_t> &y, int batch,
                 int seq) {
 #pragma HLS inline off
-STEP:
-  for (int step = 0; step < C::steps; ++step) {
-  SEQUENCE:
-    for (int b = 0; b < batch; ++b) {
-#pragma HLS loop_tripcount max = C::max_batch
-    TILE:
-      for (int first = 0; first < seq; first += C::tile) {
-#pragma HLS loop_tripcount max = C::max_seq
-        const int n = tile_rows(seq, first, C::tile);
-      BLOCK:
-        for (int block = 0; block < C::blocks; ++block) {
-        ROW:
-          for (int t = 0; t < n; ++t) {
-#pragma HLS loop_tripcount max = C::tile
-            T2F_PIPELINE(1);
-            const typename C::token_t v = x.read();
-            if (first + t == C::row) y.write(v);
-          }
-        }
-      }
-    }
+  const int tokens = C::steps * batch * seq * C::blocks;
+  token_place at = first_token(seq);
+SELECT:
+  for (int i = 0; i < tokens; ++i) {
+#pragma HLS loop_tripcount max = C::steps * C::max_batch * C::max_seq * C::blocks
+    T2F_PIPELINE(1);
+    const typename C::token_t v = x.read();
+    if (seq - 1 - at.behind + at.t == C::row) y.write(v);
+    advance<C::blocks, C::tile>(at, seq);
   }
 }
 
-// Channels [start, start + size): block `start / lanes` onwards, lanes turned by
-// start % lanes.  Tiles are read row by row into a small buffer because the turn
-// joins neighbouring blocks of one row.
+// Lanes TURN .. TURN + N - 1 of `a` with `b` behind it.
+template <int TURN, typename T, int N>
+inline vec<T, N> turned(const vec<T, N> &a, const vec<T, N> &b) {
+#pragma HLS inline
+  vec<T, N> out;
+  for (int lane = 0; lane < N; ++lane) {
+#pragma HLS unroll
+    const int from = lane + TURN;
+    out.d[lane] = from < N ? a.d[from % N] : b.d[from % N];
+  }
+  return out;
+}
+
+// Channels [start, start + size). Where they start inside a block, an output block is the end
+// of one input block and the beginning of the next of the same row: one block of the tile's
+// rows is held back, and the output lags by a block.
+// Blocks a row: max(in_blocks, start / lanes + lag + out_blocks), lag 1 where it is held.
 template <typename C>
 void slice_channels(hls::stream<vec<typename C::value_t, C::lanes>> &x,
                     hls::stream<vec<typename C::value_t, C::lanes>> &y, int batch, int seq) {
 #pragma HLS inline off
-  vec<typename C::value_t, C::lanes> rows[C::in_blocks + 1][C::tile];
-#pragma HLS aggregate variable = rows
-STEP:
-  for (int step = 0; step < C::steps; ++step) {
-  SEQUENCE:
-    for (int b = 0; b < batch; ++b) {
-#pragma HLS loop_tripcount max = C::max_batch
-    TILE:
-      for (int first = 0; first < seq; first += C::tile) {
-#pragma HLS loop_tripcount max = C::max_seq
-        const int n = tile_rows(seq, first, C::tile);
-      FILL:
-        for (int block = 0; block <= C::in_blocks; ++block) {
-        FILL_ROW:
-          for (int t = 0; t < n; ++t) {
-#pragma HLS loop_tripcount max = C::tile
-            T2F_PIPELINE(1);
-            rows[block][t] = vec<typename C::value_t, C::lanes>{};
-            if (block < C::in_blocks) rows[block][t] = x.read();
-          }
-        }
-      DRAIN:
-        for (int block = 0; block < C::out_blocks; ++block) {
-        DRAIN_ROW:
-          for (int t = 0; t < n; ++t) {
-#pragma HLS loop_tripcount max = C::tile
-            T2F_PIPELINE(1);
-            constexpr int turn = C::start % C::lanes;
-            const int source = C::start / C::lanes + block;
-            vec<typename C::value_t, C::lanes> out;
-            for (int lane = 0; lane < C::lanes; ++lane) {
+  constexpr int turn = C::start % C::lanes;
+  constexpr int first_block = C::start / C::lanes + (turn > 0 ? 1 : 0);
+  constexpr int end_block = first_block + C::out_blocks;
+  constexpr int blocks = C::in_blocks > end_block ? C::in_blocks : end_block;
+  vec<typename C::value_t, C::lanes> held[C::tile];
+#pragma HLS array_partition variable = held complete
+  const int tokens = C::steps * batch * seq * blocks;
+  token_place at = first_token(seq);
+SLICE:
+  for (int i = 0; i < tokens; ++i) {
+#pragma HLS loop_tripcount max = C::steps * C::max_batch * C::max_seq * blocks
+    T2F_PIPELINE(1);
+    vec<typename C::value_t, C::lanes> v = {};
+    if (at.block < C::in_blocks) v = x.read();
+    if (at.block >= first_block && at.block < end_block) {
+      const vec<typename C::value_t, C::lanes> before = turn > 0 ? held[at.t] : v;
+      vec<typename C::value_t, C::lanes> out =
+          turned<turn, typename C::value_t, C::lanes>(before, v);
+      for (int lane = 0; lane < C::lanes; ++lane) {
 #pragma HLS unroll
-              const int from = lane + turn;
-              const bool next = from >= C::lanes;
-              const typename C::value_t value =
-                  rows[source + (next ? 1 : 0)][t].d[next ? from - C::lanes : from];
-              out.d[lane] = block * C::lanes + lane < C::size ? value : 0;
-            }
-            y.write(out);
-          }
-        }
+        if ((at.block - first_block) * C::lanes + lane >= C::size) out.d[lane] = 0;
       }
+      y.write(out);
     }
+    held[at.t] = v;
+    advance<blocks, C::tile>(at, seq);
   }
 }
 
-// Channels of a, then channels of b.
+// Channels of a, then channels of b. Where a ends inside a block, what follows is turned and
+// lags by a block as in slice_channels.
+// Blocks a row: max(a_blocks + b_blocks, lag + out_blocks).
 template <typename C>
 void concat_channels(hls::stream<vec<typename C::value_t, C::lanes>> &a,
                      hls::stream<vec<typename C::value_t, C::lanes>> &b,
                      hls::stream<vec<typename C::value_t, C::lanes>> &y, int batch, int seq) {
 #pragma HLS inline off
-  vec<typename C::value_t, C::lanes> rows[C::a_blocks + C::b_blocks + 1][C::tile];
-#pragma HLS aggregate variable = rows
-STEP:
-  for (int step = 0; step < C::steps; ++step) {
-  SEQUENCE:
-    for (int s = 0; s < batch; ++s) {
-#pragma HLS loop_tripcount max = C::max_batch
-    TILE:
-      for (int first = 0; first < seq; first += C::tile) {
-#pragma HLS loop_tripcount max = C::max_seq
-        const int n = tile_rows(seq, first, C::tile);
-      FILL:
-        for (int block = 0; block <= C::a_blocks + C::b_blocks; ++block) {
-        FILL_ROW:
-          for (int t = 0; t < n; ++t) {
-#pragma HLS loop_tripcount max = C::tile
-            T2F_PIPELINE(1);
-            rows[block][t] = vec<typename C::value_t, C::lanes>{};
-            if (block < C::a_blocks) {
-              rows[block][t] = a.read();
-            } else if (block < C::a_blocks + C::b_blocks) {
-              rows[block][t] = b.read();
-            }
-          }
-        }
-      DRAIN:
-        for (int block = 0; block < C::out_blocks; ++block) {
-        DRAIN_ROW:
-          for (int t = 0; t < n; ++t) {
-#pragma HLS loop_tripcount max = C::tile
-            T2F_PIPELINE(1);
-            vec<typename C::value_t, C::lanes> out;
-            for (int lane = 0; lane < C::lanes; ++lane) {
+  constexpr int in_blocks = C::a_blocks + C::b_blocks;
+  constexpr int turn = C::a_blocks * C::lanes - C::a_channels;
+  constexpr int lag = turn > 0 ? 1 : 0;
+  constexpr int blocks = in_blocks > C::out_blocks + lag ? in_blocks : C::out_blocks + lag;
+  vec<typename C::value_t, C::lanes> held[C::tile];
+#pragma HLS array_partition variable = held complete
+  const int tokens = C::steps * batch * seq * blocks;
+  token_place at = first_token(seq);
+JOIN:
+  for (int i = 0; i < tokens; ++i) {
+#pragma HLS loop_tripcount max = C::steps * C::max_batch * C::max_seq * blocks
+    T2F_PIPELINE(1);
+    vec<typename C::value_t, C::lanes> v = {};
+    if (at.block < C::a_blocks) {
+      v = a.read();
+    } else if (at.block < in_blocks) {
+      v = b.read();
+    }
+    if (at.block >= lag && at.block < C::out_blocks + lag) {
+      const vec<typename C::value_t, C::lanes> before = turn > 0 ? held[at.t] : v;
+      vec<typename C::value_t, C::lanes> out =
+          turned<turn, typename C::value_t, C::lanes>(before, v);
+      for (int lane = 0; lane < C::lanes; ++lane) {
 #pragma HLS unroll
-              const int channel = block * C::lanes + lane;
-              const int in_b = channel - C::a_channels;
-              const int at = in_b < 0 ? channel : C::a_blocks * C::lanes + in_b;
-              const bool used = channel < C::a_channels + C::b_channels;
-              out.d[lane] = used ? rows[at / C::lanes][t].d[at % C::lanes] : 0;
-            }
-            y.write(out);
-          }
+        const int channel = (at.block - lag) * C::lanes + lane;
+        if (channel < C::a_channels) {
+          out.d[lane] = before.d[lane];
+        } else if (channel >= C::a_channels + C::b_channels) {
+          out.d[lane] = 0;
         }
       }
+      y.write(out);
     }
+    held[at.t] = v;
+    advance<blocks, C::tile>(at, seq);
   }
 }
 

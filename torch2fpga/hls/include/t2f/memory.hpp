@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Memory access: one process per port, sequential 512-bit bursts, nothing else.
+// Cycles: each loop is flat at one word (or vector) a cycle; only the weights that are read
+// again for every tile enter their loop once a tile.
 #ifndef T2F_MEMORY_HPP
 #define T2F_MEMORY_HPP
 
@@ -14,7 +16,7 @@ void read_words(const word *memory, hls::stream<word> &out) {
 READ:
   for (int i = 0; i < C::steps * C::words; ++i) {
     T2F_PIPELINE(1);
-    out.write(memory[i]);
+    out.write(T2F_MEMORY(memory, i));
   }
 }
 
@@ -30,10 +32,11 @@ STEP:
     TILE:
       for (int first = 0; first < seq; first += C::tile) {
 #pragma HLS loop_tripcount max = C::max_seq
+        T2F_LOOP_ENTRY;
       READ:
         for (int i = 0; i < C::words; ++i) {
           T2F_PIPELINE(1);
-          out.write(memory[step * C::words + i]);
+          out.write(T2F_MEMORY(memory, step * C::words + i));
         }
       }
     }
@@ -51,7 +54,7 @@ READ:
   for (int i = 0; i < words; ++i) {
 #pragma HLS loop_tripcount max = C::max_words
     T2F_PIPELINE(1);
-    out.write(memory[i]);
+    out.write(T2F_MEMORY(memory, i));
   }
 }
 
@@ -64,22 +67,25 @@ WRITE:
   for (int i = 0; i < words; ++i) {
 #pragma HLS loop_tripcount max = C::max_words
     T2F_PIPELINE(1);
-    memory[i] = in.read();
+    const word w = in.read();
+    T2F_MEMORY(memory, i) = w;
   }
 }
 
 // Words to vectors.  C::value_t is the element type; elements are little-endian.
+// Cycles of a launch: one loop UNPACK of batch * ceil(seq / rows_per_vector) * blocks.
 template <typename C>
 void unpack(hls::stream<word> &in, hls::stream<vec<typename C::value_t, C::lanes>> &out, int batch,
             int seq) {
 #pragma HLS inline off
   const int vectors = batch * ceil_div(seq, C::rows_per_vector) * C::blocks;
   word current;
+#pragma HLS array_partition variable = current.d complete
+  int part = 0;  // vectors of the word that are out
 UNPACK:
   for (int i = 0; i < vectors; ++i) {
 #pragma HLS loop_tripcount max = C::max_vectors
     T2F_PIPELINE(1);
-    const int part = i % C::vectors_per_word;
     if (part == 0) current = in.read();
     vec<typename C::value_t, C::lanes> v;
     for (int lane = 0; lane < C::lanes; ++lane) {
@@ -93,23 +99,27 @@ UNPACK:
       v.d[lane] = static_cast<typename C::value_t>(bits);
     }
     out.write(v);
+    part = part == C::vectors_per_word - 1 ? 0 : part + 1;
   }
 }
 
 // Vectors to words; the last word of a launch is filled with zeros.
+// Cycles of a launch: one loop PACK of batch * seq * blocks, rounded up to whole words.
 template <typename C>
 void pack(hls::stream<vec<typename C::value_t, C::lanes>> &in, hls::stream<word> &out, int batch,
           int seq) {
 #pragma HLS inline off
-  const int vectors = ceil_div(batch * seq * C::blocks, C::vectors_per_word) * C::vectors_per_word;
+  const int used = batch * seq * C::blocks;
+  const int vectors = ceil_div(used, C::vectors_per_word) * C::vectors_per_word;
   word current;
+#pragma HLS array_partition variable = current.d complete
+  int part = 0;  // vectors that are in the word
 PACK:
   for (int i = 0; i < vectors; ++i) {
 #pragma HLS loop_tripcount max = C::max_vectors
     T2F_PIPELINE(1);
-    const int part = i % C::vectors_per_word;
     vec<typename C::value_t, C::lanes> v = {};
-    if (i < batch * seq * C::blocks) v = in.read();
+    if (i < used) v = in.read();
     for (int lane = 0; lane < C::lanes; ++lane) {
 #pragma HLS unroll
       for (int byte = 0; byte < C::value_bytes; ++byte) {
@@ -120,6 +130,7 @@ PACK:
       }
     }
     if (part == C::vectors_per_word - 1) out.write(current);
+    part = part == C::vectors_per_word - 1 ? 0 : part + 1;
   }
 }
 

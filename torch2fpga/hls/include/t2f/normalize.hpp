@@ -7,7 +7,8 @@
 // Parameter word of a step: {eps_low, eps_high, mean_multiplier, mean_shift, 0 ...};
 // eps is channels * eps in units of x^2 (int64), the mean is
 // round(sum * mean_multiplier / 2^mean_shift).
-// Cycles per tile: 3 * blocks * tile (sum, squares, output).
+// Cycles of a step: LOAD of 1; then for every tile of n rows SUM of blocks * n, INVERSE of n
+// and OUTPUT of blocks * n.
 #ifndef T2F_NORMALIZE_HPP
 #define T2F_NORMALIZE_HPP
 
@@ -16,27 +17,82 @@
 
 namespace t2f {
 
+// Parameters of one step.
+struct normalize_parameters {
+  uint64_t eps;
+  int32_t mean_multiplier;
+  int mean_shift;
+};
+
+inline void load_normalize(hls::stream<word> &params, normalize_parameters &p) {
+#pragma HLS inline
+LOAD:
+  for (int i = 0; i < 1; ++i) {
+    T2F_PIPELINE(1);
+    const word w = params.read();
+    p.eps = (static_cast<uint64_t>(static_cast<uint32_t>(int32_at(w, 1))) << 32) |
+            static_cast<uint32_t>(int32_at(w, 0));
+    p.mean_multiplier = int32_at(w, 2);
+    p.mean_shift = int32_at(w, 3);
+  }
+}
+
+// 18 fraction bits and 2^-exponent to 24 fraction bits.
+inline int32_t normalized(int64_t difference, const scaled &inverse) {
+#pragma HLS inline
+  const int64_t product = difference * static_cast<int64_t>(inverse.mantissa);
+  return static_cast<int32_t>(inverse.exponent >= 6
+                                  ? round_shift(product, inverse.exponent - 6)
+                                  : product * (int64_t(1) << (6 - inverse.exponent)));
+}
+
+// The n rows of a tile, less their mean and scaled.
+template <typename C>
+inline void drain_normalized(const vec<typename C::in_t, C::lanes> (&rows)[C::blocks * C::tile],
+                             const int32_t (&mean)[C::tile], const scaled (&inverse)[C::tile],
+                             hls::stream<vec<int32_t, C::lanes>> &y, int n) {
+#pragma HLS inline
+  int t = 0;
+  int channel = 0;  // at the block's first lane
+OUTPUT:
+  for (int i = 0; i < C::blocks * n; ++i) {
+#pragma HLS loop_tripcount max = C::blocks * C::tile
+    T2F_PIPELINE(1);
+    const vec<typename C::in_t, C::lanes> v = rows[i];
+    vec<int32_t, C::lanes> out;
+    for (int lane = 0; lane < C::lanes; ++lane) {
+#pragma HLS unroll
+      const int64_t d = static_cast<int64_t>(v.d[lane]) - mean[t];
+      const bool used = channel + lane < C::channels;
+      out.d[lane] = used ? normalized(d, inverse[t]) : 0;
+    }
+    y.write(out);
+    if (++t == n) {
+      t = 0;
+      channel += C::lanes;
+    }
+  }
+}
+
 template <typename C>
 void normalize(hls::stream<vec<typename C::in_t, C::lanes>> &x, hls::stream<word> &params,
                hls::stream<vec<int32_t, C::lanes>> &y, int batch, int seq) {
 #pragma HLS inline off
-  vec<typename C::in_t, C::lanes> rows[C::blocks][C::tile];
+  // The tokens of a tile, in their order.
+  vec<typename C::in_t, C::lanes> rows[C::blocks * C::tile];
 #pragma HLS aggregate variable = rows
   int64_t sum[C::tile];
 #pragma HLS array_partition variable = sum complete
-  int32_t mean[C::tile];
-#pragma HLS array_partition variable = mean complete
   uint64_t squares[C::tile];
 #pragma HLS array_partition variable = squares complete
+  int32_t mean[C::tile];
+#pragma HLS array_partition variable = mean complete
   scaled inverse[C::tile];
 #pragma HLS array_partition variable = inverse complete
+  normalize_parameters p;
 STEP:
   for (int step = 0; step < C::steps; ++step) {
-    const word header = params.read();
-    const uint64_t eps = (static_cast<uint64_t>(static_cast<uint32_t>(int32_at(header, 1))) << 32) |
-                         static_cast<uint32_t>(int32_at(header, 0));
-    const int64_t mean_multiplier = int32_at(header, 2);
-    const int mean_shift = int32_at(header, 3);
+    load_normalize(params, p);
   SEQUENCE:
     for (int b = 0; b < batch; ++b) {
 #pragma HLS loop_tripcount max = C::max_batch
@@ -47,73 +103,42 @@ STEP:
         for (int t = 0; t < C::tile; ++t) {
 #pragma HLS unroll
           sum[t] = 0;
-          squares[t] = eps;
+          squares[t] = p.eps;
         }
+        int at = 0;  // row in the tile
       SUM:
-        for (int block = 0; block < C::blocks; ++block) {
-        SUM_ROW:
-          for (int t = 0; t < n; ++t) {
-#pragma HLS loop_tripcount max = C::tile
-            T2F_PIPELINE(1);
-            const vec<typename C::in_t, C::lanes> v = x.read();
-            int64_t partial = 0;
-            for (int lane = 0; lane < C::lanes; ++lane) {
-#pragma HLS unroll
-              partial += v.d[lane];
-            }
-            sum[t] += partial;
-            rows[block][t] = v;
-          }
-        }
-      MEAN:
-        for (int t = 0; t < n; ++t) {
-#pragma HLS loop_tripcount max = C::tile
+        for (int i = 0; i < C::blocks * n; ++i) {
+#pragma HLS loop_tripcount max = C::blocks * C::tile
           T2F_PIPELINE(1);
-          mean[t] = static_cast<int32_t>(round_shift(sum[t] * mean_multiplier, mean_shift));
-        }
-      SQUARE:
-        for (int block = 0; block < C::blocks; ++block) {
-        SQUARE_ROW:
-          for (int t = 0; t < n; ++t) {
-#pragma HLS loop_tripcount max = C::tile
-            T2F_PIPELINE(1);
-            uint64_t partial = 0;
-            for (int lane = 0; lane < C::lanes; ++lane) {
+          const vec<typename C::in_t, C::lanes> v = x.read();
+          // Lanes that only fill up the last block are zero.
+          vec<int64_t, C::lanes> values;
+          vec<uint64_t, C::lanes> powers;
+          for (int lane = 0; lane < C::lanes; ++lane) {
 #pragma HLS unroll
-              const int64_t d = rows[block][t].d[lane] - mean[t];
-              // Channels that only fill up the last block do not count.
-              if (block * C::lanes + lane < C::channels) partial += static_cast<uint64_t>(d * d);
-            }
-            squares[t] += partial;
+            values.d[lane] = v.d[lane];
+            powers.d[lane] = static_cast<uint64_t>(static_cast<int64_t>(v.d[lane]) * v.d[lane]);
           }
+          sum[at] += reduce_sum<int64_t, C::lanes>(values);
+          squares[at] += reduce_sum<uint64_t, C::lanes>(powers);
+          rows[i] = v;
+          if (++at == n) at = 0;
         }
       INVERSE:
         for (int t = 0; t < n; ++t) {
 #pragma HLS loop_tripcount max = C::tile
           T2F_PIPELINE(1);
-          inverse[t] = rsqrt(squares[t] == 0 ? 1 : squares[t]);
+          const int32_t m =
+              static_cast<int32_t>(round_shift(sum[t] * p.mean_multiplier, p.mean_shift));
+          // sum((x - m)^2) = sum(x^2) - m * (2 sum(x) - channels * m) for every integer m,
+          // so that no pass of its own is needed. Modulo 2^64, like the sums themselves.
+          const uint64_t um = static_cast<uint64_t>(static_cast<int64_t>(m));
+          const uint64_t twice = 2 * static_cast<uint64_t>(sum[t]);
+          const uint64_t deviation = squares[t] - um * (twice - C::channels * um);
+          mean[t] = m;
+          inverse[t] = rsqrt(deviation == 0 ? 1 : deviation);
         }
-      OUTPUT:
-        for (int block = 0; block < C::blocks; ++block) {
-        OUTPUT_ROW:
-          for (int t = 0; t < n; ++t) {
-#pragma HLS loop_tripcount max = C::tile
-            T2F_PIPELINE(1);
-            vec<int32_t, C::lanes> out;
-            for (int lane = 0; lane < C::lanes; ++lane) {
-#pragma HLS unroll
-              const int64_t d = rows[block][t].d[lane] - mean[t];
-              const int64_t product = d * static_cast<int64_t>(inverse[t].mantissa);
-              // 18 fraction bits and 2^-exponent to 24 fraction bits.
-              const int64_t h = inverse[t].exponent >= 6
-                                    ? round_shift(product, inverse[t].exponent - 6)
-                                    : product * (int64_t(1) << (6 - inverse[t].exponent));
-              const bool used = block * C::lanes + lane < C::channels;
-              out.d[lane] = used ? static_cast<int32_t>(h) : 0;
-            }
-            y.write(out);
-          }
-        }
+        drain_normalized<C>(rows, mean, inverse, y, n);
       }
     }
   }

@@ -4,7 +4,8 @@
 //   x = (y + zero_point) * 2^exponent (up to rounding), y in [-127, 127]
 // The zero point gives the long side of a lopsided function (GELU) more of the range.
 // Depends on that row alone, so prefill and decode agree bit for bit.
-// Cycles per tile: 2 * blocks * tile (one pass for the maximum, one for the output).
+// Cycles of a tile of n rows: FILL of blocks * n (the maximum), EXPONENT of n, DRAIN of
+// blocks * n (the output).
 #ifndef T2F_QUANTIZE_ROWS_HPP
 #define T2F_QUANTIZE_ROWS_HPP
 
@@ -12,15 +13,6 @@
 #include "t2f/fixed.hpp"
 
 namespace t2f {
-
-// Index of the highest set bit of a constant (a loop: the HLS tools take no recursion).
-constexpr int floor_log2(int value) {
-  int top = 0;
-  for (int bit = 1; bit < 31; ++bit) {
-    if (value >> bit != 0) top = bit;
-  }
-  return top;
-}
 
 // Smallest e >= 0 with round(magnitude / 2^e) <= LIMIT.
 template <int LIMIT>
@@ -32,11 +24,42 @@ inline int fitting_exponent(uint32_t magnitude) {
   return round_shift(magnitude, e) > LIMIT ? e + 1 : e;
 }
 
+// The n rows of a tile in int8, each with its exponent.
+template <typename C>
+inline void drain_quantized(const vec<int32_t, C::lanes> (&rows)[C::blocks * C::tile],
+                            const int (&exponent)[C::tile],
+                            hls::stream<vec<int8_t, C::lanes>> &y, int n) {
+#pragma HLS inline
+  int t = 0;
+  int channel = 0;  // of its group, at the block's first lane
+DRAIN:
+  for (int i = 0; i < C::blocks * n; ++i) {
+#pragma HLS loop_tripcount max = C::blocks * C::tile
+    T2F_PIPELINE(1);
+    const vec<int32_t, C::lanes> v = rows[i];
+    const int e = exponent[t];
+    vec<int8_t, C::lanes> out;
+    for (int lane = 0; lane < C::lanes; ++lane) {
+#pragma HLS unroll
+      const int64_t q = round_shift(v.d[lane], e);
+      // Channels that only fill up a group's last block stay zero.
+      const bool used = channel + lane < C::group_size;
+      out.d[lane] = used ? static_cast<int8_t>(saturate(q - C::zero_point, 8)) : int8_t(0);
+    }
+    y.write(out);
+    if (++t == n) {
+      t = 0;
+      channel = channel == (C::group_blocks - 1) * C::lanes ? 0 : channel + C::lanes;
+    }
+  }
+}
+
 template <typename C>
 void quantize_rows(hls::stream<vec<int32_t, C::lanes>> &x, hls::stream<vec<int8_t, C::lanes>> &y,
                    hls::stream<int8_t> &exponents, int batch, int seq) {
 #pragma HLS inline off
-  vec<int32_t, C::lanes> rows[C::blocks][C::tile];
+  // The tokens of a tile, in their order.
+  vec<int32_t, C::lanes> rows[C::blocks * C::tile];
 #pragma HLS aggregate variable = rows
   uint32_t above[C::tile];
 #pragma HLS array_partition variable = above complete
@@ -58,27 +81,26 @@ STEP:
           above[t] = 0;
           below[t] = 0;
         }
+        int at = 0;  // row in the tile
       FILL:
-        for (int block = 0; block < C::blocks; ++block) {
-        FILL_ROW:
-          for (int t = 0; t < n; ++t) {
-#pragma HLS loop_tripcount max = C::tile
-            T2F_PIPELINE(1);
-            const vec<int32_t, C::lanes> v = x.read();
-            uint32_t high = above[t];
-            uint32_t low = below[t];
-            for (int lane = 0; lane < C::lanes; ++lane) {
+        for (int i = 0; i < C::blocks * n; ++i) {
+#pragma HLS loop_tripcount max = C::blocks * C::tile
+          T2F_PIPELINE(1);
+          const vec<int32_t, C::lanes> v = x.read();
+          vec<uint32_t, C::lanes> up;
+          vec<uint32_t, C::lanes> down;
+          for (int lane = 0; lane < C::lanes; ++lane) {
 #pragma HLS unroll
-              const int32_t value = v.d[lane];
-              const uint32_t up = value > 0 ? static_cast<uint32_t>(value) : 0u;
-              const uint32_t down = value < 0 ? 0u - static_cast<uint32_t>(value) : 0u;
-              high = up > high ? up : high;
-              low = down > low ? down : low;
-            }
-            above[t] = high;
-            below[t] = low;
-            rows[block][t] = v;
+            const int32_t value = v.d[lane];
+            up.d[lane] = value > 0 ? static_cast<uint32_t>(value) : 0u;
+            down.d[lane] = value < 0 ? 0u - static_cast<uint32_t>(value) : 0u;
           }
+          const uint32_t high = reduce_max<uint32_t, C::lanes>(up);
+          const uint32_t low = reduce_max<uint32_t, C::lanes>(down);
+          if (high > above[at]) above[at] = high;
+          if (low > below[at]) below[at] = low;
+          rows[i] = v;
+          if (++at == n) at = 0;
         }
       EXPONENT:
         for (int t = 0; t < n; ++t) {
@@ -86,26 +108,11 @@ STEP:
           T2F_PIPELINE(1);
           const int up = fitting_exponent<127 + C::zero_point>(above[t]);
           const int down = fitting_exponent<127 - C::zero_point>(below[t]);
-          exponent[t] = up > down ? up : down;
-          exponents.write(static_cast<int8_t>(exponent[t]));
+          const int larger = up > down ? up : down;
+          exponent[t] = larger;
+          exponents.write(static_cast<int8_t>(larger));
         }
-      DRAIN:
-        for (int block = 0; block < C::blocks; ++block) {
-        DRAIN_ROW:
-          for (int t = 0; t < n; ++t) {
-#pragma HLS loop_tripcount max = C::tile
-            T2F_PIPELINE(1);
-            vec<int8_t, C::lanes> out;
-            for (int lane = 0; lane < C::lanes; ++lane) {
-#pragma HLS unroll
-              const int64_t q = round_shift(rows[block][t].d[lane], exponent[t]);
-              // Channels that only fill up a group's last block stay zero.
-              const bool used = block % C::group_blocks * C::lanes + lane < C::group_size;
-              out.d[lane] = used ? static_cast<int8_t>(saturate(q - C::zero_point, 8)) : int8_t(0);
-            }
-            y.write(out);
-          }
-        }
+        drain_quantized<C>(rows, exponent, y, n);
       }
     }
   }

@@ -5,7 +5,8 @@
 //
 // Parameter words of a step: {shift, bias_shift, 0 ...}, then for each channel
 // block one word of multipliers and one word of biases (int32, `lanes` used).
-// Cycles: one token a cycle.
+// Cycles of a step: LOAD of 1 + 2 * blocks words (1 + 3 * blocks where rows carry
+// exponents), then one flat loop ROW over its batch * seq * blocks tokens.
 #ifndef T2F_REQUANT_HPP
 #define T2F_REQUANT_HPP
 
@@ -14,30 +15,41 @@
 
 namespace t2f {
 
-// Per-channel parameters of one step.
+// Per-channel parameters of one step; offsets only where rows carry exponents.
 template <int BLOCKS, int LANES>
 struct requant_parameters {
   int shift;
   int bias_shift;
   int32_t multiplier[BLOCKS][LANES];
   int32_t bias[BLOCKS][LANES];
+  int32_t offset[BLOCKS][LANES];
 };
 
-template <int BLOCKS, int LANES>
+// The words of a step: the header, multipliers and biases by turns, then offsets if SCALED.
+template <int BLOCKS, int LANES, bool SCALED>
 inline void load_requant(hls::stream<word> &params, requant_parameters<BLOCKS, LANES> &p) {
 #pragma HLS inline
-  const word header = params.read();
-  p.shift = int32_at(header, 0);
-  p.bias_shift = int32_at(header, 1);
+  constexpr int offsets = 1 + 2 * BLOCKS;
+  p.shift = 0;
+  p.bias_shift = 0;
 LOAD:
-  for (int block = 0; block < BLOCKS; ++block) {
-    T2F_PIPELINE(2);
-    const word multiplier = params.read();
-    const word bias = params.read();
+  for (int i = 0; i < offsets + (SCALED ? BLOCKS : 0); ++i) {
+    T2F_PIPELINE(1);
+    const word w = params.read();
+    if (i == 0) {
+      p.shift = int32_at(w, 0);
+      p.bias_shift = int32_at(w, 1);
+    }
     for (int lane = 0; lane < LANES; ++lane) {
 #pragma HLS unroll
-      p.multiplier[block][lane] = int32_at(multiplier, lane);
-      p.bias[block][lane] = int32_at(bias, lane);
+      const int32_t value = int32_at(w, lane);
+      if (SCALED && i >= offsets) {
+        p.offset[i - offsets][lane] = value;
+      } else if (i > 0 && (i & 1) == 1) {
+        p.multiplier[i >> 1][lane] = value;
+      } else if (i > 0) {
+        p.bias[(i >> 1) - 1][lane] = value;
+      }
     }
   }
 }
@@ -70,26 +82,17 @@ void requant(hls::stream<vec<typename C::in_t, C::lanes>> &x, hls::stream<word> 
   requant_parameters<C::blocks, C::lanes> p;
 #pragma HLS array_partition variable = p.multiplier complete dim = 2
 #pragma HLS array_partition variable = p.bias complete dim = 2
+  const int tokens = batch * seq * C::blocks;
 STEP:
   for (int step = 0; step < C::steps; ++step) {
-    load_requant<C::blocks, C::lanes>(params, p);
-  SEQUENCE:
-    for (int b = 0; b < batch; ++b) {
-#pragma HLS loop_tripcount max = C::max_batch
-    TILE:
-      for (int first = 0; first < seq; first += C::tile) {
-#pragma HLS loop_tripcount max = C::max_seq
-        const int n = tile_rows(seq, first, C::tile);
-      BLOCK:
-        for (int block = 0; block < C::blocks; ++block) {
-        ROW:
-          for (int t = 0; t < n; ++t) {
-#pragma HLS loop_tripcount max = C::tile
-            T2F_PIPELINE(1);
-            y.write(requantized<C>(x.read(), p, block, 0));
-          }
-        }
-      }
+    load_requant<C::blocks, C::lanes, false>(params, p);
+    token_place at = first_token(seq);
+  ROW:
+    for (int i = 0; i < tokens; ++i) {
+#pragma HLS loop_tripcount max = C::max_batch * C::max_seq * C::blocks
+      T2F_PIPELINE(1);
+      y.write(requantized<C>(x.read(), p, at.block, 0));
+      advance<C::blocks, C::tile>(at, seq);
     }
   }
 }
@@ -106,50 +109,33 @@ void requant_scaled(hls::stream<vec<typename C::in_t, C::lanes>> &x, hls::stream
   requant_parameters<C::blocks, C::lanes> p;
 #pragma HLS array_partition variable = p.multiplier complete dim = 2
 #pragma HLS array_partition variable = p.bias complete dim = 2
-  int32_t offset[C::blocks][C::lanes];
-#pragma HLS array_partition variable = offset complete dim = 2
+#pragma HLS array_partition variable = p.offset complete dim = 2
   int8_t exponent[C::tile];
 #pragma HLS array_partition variable = exponent complete
+  const int tokens = batch * seq * C::blocks;
 STEP:
   for (int step = 0; step < C::steps; ++step) {
-    load_requant<C::blocks, C::lanes>(params, p);
-  LOAD_OFFSET:
-    for (int block = 0; block < C::blocks; ++block) {
+    load_requant<C::blocks, C::lanes, true>(params, p);
+    token_place at = first_token(seq);
+  ROW:
+    for (int i = 0; i < tokens; ++i) {
+#pragma HLS loop_tripcount max = C::max_batch * C::max_seq * C::blocks
       T2F_PIPELINE(1);
-      const word w = params.read();
+      // A row's exponent comes with its first block and is kept for the others.
+      int8_t e;
+      if (at.block == 0) {
+        e = exponents.read();
+        exponent[at.t] = e;
+      } else {
+        e = exponent[at.t];
+      }
+      vec<typename C::in_t, C::lanes> v = x.read();
       for (int lane = 0; lane < C::lanes; ++lane) {
 #pragma HLS unroll
-        offset[block][lane] = int32_at(w, lane);
+        v.d[lane] += p.offset[at.block][lane];
       }
-    }
-  SEQUENCE:
-    for (int b = 0; b < batch; ++b) {
-#pragma HLS loop_tripcount max = C::max_batch
-    TILE:
-      for (int first = 0; first < seq; first += C::tile) {
-#pragma HLS loop_tripcount max = C::max_seq
-        const int n = tile_rows(seq, first, C::tile);
-      EXPONENT:
-        for (int t = 0; t < n; ++t) {
-#pragma HLS loop_tripcount max = C::tile
-          T2F_PIPELINE(1);
-          exponent[t] = exponents.read();
-        }
-      BLOCK:
-        for (int block = 0; block < C::blocks; ++block) {
-        ROW:
-          for (int t = 0; t < n; ++t) {
-#pragma HLS loop_tripcount max = C::tile
-            T2F_PIPELINE(1);
-            vec<typename C::in_t, C::lanes> v = x.read();
-            for (int lane = 0; lane < C::lanes; ++lane) {
-#pragma HLS unroll
-              v.d[lane] += offset[block][lane];
-            }
-            y.write(requantized<C>(v, p, block, exponent[t]));
-          }
-        }
-      }
+      y.write(requantized<C>(v, p, at.block, e));
+      advance<C::blocks, C::tile>(at, seq);
     }
   }
 }
