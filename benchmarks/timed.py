@@ -33,7 +33,7 @@ from benchmarks.common import ROOT, Results
 from examples import minilm
 from torch2fpga.plan.latency import estimate_latency
 from torch2fpga.simulate.build import FLAGS, INCLUDE, SIM, compiler
-from torch2fpga.timing.fifos import blank_inputs
+from torch2fpga.timing.inputs import random_inputs
 
 TOKENS = 128
 SIZE = (1, TOKENS)
@@ -104,7 +104,7 @@ def child(folder: Path) -> int:
     """Time the compiled model in a folder; JSON on the standard output."""
     compiled = torch2fpga.load(folder)
     build, _ = common.seconds(lambda: compiled.timed)
-    inputs = blank_inputs(compiled, *SIZE)
+    inputs = random_inputs(compiled, *SIZE)
     once, _ = common.seconds(lambda: compiled.time(**inputs, spread=False, interval=False))
     took, report = common.seconds(lambda: compiled.time(**inputs))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

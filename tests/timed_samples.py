@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-import tiny
+from tests import tiny
 from torch2fpga.compiled import CompiledModel
 from torch2fpga.emit.kernel import _calls, all_ports
 from torch2fpga.simulate.timed import port_settings

@@ -7,20 +7,10 @@ Every case has a twin with one token more that runs. The designs are in
 
 from __future__ import annotations
 
-import dataclasses
-import time
-
 import pytest
 
-import torch2fpga
 from tests.hls.timed_program import Program, Result
-from tests.tiny import WIDTH, compile_model, cxx_cache, encoder, exact, rows, run, seeded
-from torch2fpga.compiled import CompiledModel
-from torch2fpga.design import Design, verify_design
-from torch2fpga.errors import DesignError
-from torch2fpga.simulate.functional import FunctionalRun
-from torch2fpga.simulate.timed import Settings, TimedResult
-from torch2fpga.timing.report import Deadlock, Wait, build_report
+from tests.tiny import cxx_cache, seeded
 
 __all__ = ["cxx_cache", "seeded"]
 pytestmark = pytest.mark.gxx

@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
 import pytest
-import tiny
-from timed_samples import BUCKET, CYCLES, raw_run, report_of, sample
 
+from tests import tiny
+from tests.timed_samples import BUCKET, CYCLES, raw_run, report_of, sample
+from tests.tiny import cxx_cache, seeded
 from torch2fpga.compiled import CompiledModel
 from torch2fpga.timing.inputs import random_inputs
 from torch2fpga.timing.report import TimeReport
 from torch2fpga.timing.states import STATES, fitted, longest_waits, slices, tight_streams, totals, waits
+
+__all__ = ["cxx_cache", "seeded"]
 
 
 def check_accounts(report: TimeReport) -> None:
@@ -32,7 +36,7 @@ def check_accounts(report: TimeReport) -> None:
 def check_slices(report: TimeReport, pieces: list[Any]) -> None:
     """Without gap or overlap from 0 to the end, neighbours differ, and every cycle is in one state."""
     assert pieces[0].begin == 0 and pieces[-1].end == report.cycles
-    for before, after in zip(pieces, pieces[1:], strict=False):
+    for before, after in itertools.pairwise(pieces):
         assert before.end == after.begin and before.state != after.state
     for piece in pieces:
         assert sum(piece.spent) == piece.cycles > 0 and min(piece.spent) >= 0

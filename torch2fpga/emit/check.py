@@ -4,7 +4,8 @@
 The real front end drops a malformed pragma with a warning and accepts dataflow bodies that then
 run one after the other; here both are errors.  Rules and their sources: the modules of
 `torch2fpga.emit.checker`.  The code is read through libclang on two paths: plain (as C simulation
-compiles it: parse errors only) and with __SYNTHESIS__ (all rules).
+compiles it: parse errors only) and with __SYNTHESIS__ (all rules); the processes of kernels are
+read a third time, instantiated, for the intervals of their loops.
 """
 
 from __future__ import annotations

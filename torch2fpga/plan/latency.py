@@ -14,14 +14,18 @@ The timed run of the emitted code is held against it (tests/timing, benchmarks/t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch2fpga.boards import Board
-from torch2fpga.design import NOMINAL_DEPTH, Design, Port, Stage, Stream, ceil_div
+from torch2fpga.design import LOOP_OVERHEAD, NOMINAL_DEPTH, Design, Port, Stage, Stream, ceil_div, pipelined
 from torch2fpga.emit.kernel import parameter_words_of
 from torch2fpga.lower.linear import MatmulStage
 from torch2fpga.lower.plumbing import LoopEnterStage, LoopExitStage
 from torch2fpga.lower.rows import SelectRowStage
+
+#: depth of a loop that only moves words
+READ_DEPTH = 2
 
 #: when the last token of each tile of a stream is there
 Arrivals = list[float]
@@ -43,23 +47,41 @@ class LatencyEstimate:
 
 @dataclass(frozen=True)
 class _Work:
-    """Cycles of one stage: to load a step's constants, to take a tile in, to work on it."""
+    """Cycles of one stage: to load a step's constants, to take a tile in, to work on it, and from
+    a tile's last token to what follows from it."""
 
     load: float
     fill: float
     work: float
+    hop: float
+
+
+#: (stage, label of a loop) -> pipeline depth
+DepthOf = Callable[[str, str], int]
 
 
 def estimate_latency(
-    design: Design, board: Board, batch: int, seq: int, clock_mhz: float | None = None
+    design: Design,
+    board: Board,
+    batch: int,
+    seq: int,
+    clock_mhz: float | None = None,
+    depth_of: DepthOf | None = None,
 ) -> LatencyEstimate:
-    """Latency of a launch of ``batch`` sequences of ``seq`` rows, in cycles of the kernel clock."""
-    return _Model(design, board, batch, seq, clock_mhz or board.clock_mhz).run()
+    """Latency of a launch of ``batch`` sequences of ``seq`` rows, in cycles of the kernel clock.
+
+    Args:
+        depth_of: pipeline depths where they are known; without, every loop has the nominal one.
+    """
+    known = depth_of or (lambda _stage, _label: NOMINAL_DEPTH)
+    return _Model(design, board, batch, seq, clock_mhz or board.clock_mhz, known).run()
 
 
 class _Model:
-    def __init__(self, design: Design, board: Board, batch: int, seq: int, clock_mhz: float) -> None:
-        self.design, self.batch, self.seq = design, batch, seq
+    def __init__(
+        self, design: Design, board: Board, batch: int, seq: int, clock_mhz: float, depth_of: DepthOf
+    ) -> None:
+        self.design, self.batch, self.seq, self.depth_of = design, batch, seq, depth_of
         self.tiles = ceil_div(seq, design.shape.tile)
         #: cycles of a memory word
         self.beat = max(1.0, 64 / board.hbm.sequential_gbs * clock_mhz / 1000)
@@ -88,7 +110,15 @@ class _Model:
 
     def _work(self, stage: Stage) -> _Work:
         d = self.design
-        total = stage.cycles(d, self.batch, self.seq, lambda _label: NOMINAL_DEPTH) / stage.steps
+        depths: list[int] = []
+
+        def depth(label: str) -> int:
+            depths.append(self.depth_of(stage.name, label))
+            return depths[-1]
+
+        total = stage.cycles(d, self.batch, self.seq, depth) / stage.steps
+        # A stage that holds a tile takes it in with its first loop; its other loops are work.
+        hop = min(depths) if stage.hold else max(depths)
         words = parameter_words_of(stage, d) if stage.params else 0
         streamed = isinstance(stage, MatmulStage) and stage.streamed
         if isinstance(stage, MatmulStage) and not streamed:
@@ -101,7 +131,7 @@ class _Model:
         if isinstance(stage, MatmulStage) and streamed:
             service = max(service, stage.weight_words(d) * self.beat + self.latency)
         fill = max((self._tokens(d.streams[n]) for n in self._streaming(stage)), default=0.0)
-        return _Work(words * self.beat, min(fill, service), max(0.0, service - fill))
+        return _Work(words * self.beat, min(fill, service), max(0.0, service - fill), hop)
 
     def tiles_of(self, stage: Stage) -> int:
         """Tiles of a sequence at that stage."""
@@ -129,9 +159,11 @@ class _Model:
             return
         rows = self.seq / self.tiles
         if port.role == "table":
-            words = int(port.config["row_words"]) * max(self.beat, 1.0)
-            # A row of a gathered table is a burst of its own: its latency is not hidden.
-            per_tile = rows * (words + (self.latency + 2 * NOMINAL_DEPTH if "ids" in port.config else 0))
+            words = int(port.config["row_words"])
+            per_row = words * self.beat
+            if "ids" in port.config:  # a burst of its own, whose latency is not hidden, behind its id
+                per_row += self.latency + READ_DEPTH + LOOP_OVERHEAD + pipelined(1, READ_DEPTH)
+            per_tile = rows * per_row
         else:
             per_tile = rows * port.words / (self.design.shape.max_batch * self.design.shape.max_seq)
         count = self.batch * self.tiles
@@ -148,11 +180,11 @@ class _Model:
             for i in stage.whole_first:
                 each = self._tokens(self.design.streams[stage.inputs[i]])
                 for there in (inputs[i] or [])[span]:
-                    free = max(free + each, there + NOMINAL_DEPTH)
+                    free = max(free + each, there + work.hop)
             streaming = [x for i, x in enumerate(inputs) if x and i not in stage.whole_first]
             for t in range(tiles):
                 there = max((self._of_tile(x, b, t, tiles) for x in streaming), default=0.0)
-                free = max(free + work.fill, there + NOMINAL_DEPTH) + work.work
+                free = max(free + work.fill, there + work.hop) + work.work
                 done.append(free)
         self.through[stage.name] = free
         self.busy[stage.name] = self.busy.get(stage.name, 0.0) + len(done) * (work.fill + work.work)

@@ -108,7 +108,9 @@ def _row(
     }
 
 
-def _slice(piece: Slice, report: TimeReport, own: Mapping[str, WaitTotal | None], scale: float) -> dict[str, str]:
+def _slice(
+    piece: Slice, report: TimeReport, own: Mapping[str, WaitTotal | None], scale: float
+) -> dict[str, str]:
     times = [milliseconds(cycle, report.clock_mhz) for cycle in (piece.begin, piece.end)]
     parts = [f"{word} {n:,}" for word, n in zip(STATES.values(), piece.spent, strict=True) if n]
     lines = [f"cycles {piece.begin:,} to {piece.end:,} ({times[0]} to {times[1]})", ", ".join(parts)]

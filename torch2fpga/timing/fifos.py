@@ -3,8 +3,9 @@
 
 The depths computed from the design (``plan/fifo.py``) hold for every length up to the compiled one.
 Timed runs at several sizes give the most tokens that each FIFO ever holds; with that depth no write
-waits longer than before, so no cycle is lost. A FIFO that is always full because its writer is
-ahead shows nothing that way: the expensive ones among those are tried smaller one by one.
+waits longer than before, so no cycle is lost. Often less would do: a writer may be ahead without
+need. So every FIFO that is more than shift registers is tried at the depths where its storage gets
+cheaper, the most expensive first, and keeps the cheapest one that loses no cycle at any size.
 
 A state of a pipeline that reads two streams takes from neither before both have a token, and one
 that writes two gives to neither before both have room; the simulated process takes and gives one
@@ -17,15 +18,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from torch2fpga.design import Design, Estimate
 from torch2fpga.errors import SimulationError
 from torch2fpga.lower.rows import SelectRowStage
 from torch2fpga.plan.fifo import storage_of
 from torch2fpga.plan.storage import fifo_cost, whole_tensor
 from torch2fpga.simulate.timed import Settings, TimedResult
+from torch2fpga.timing.inputs import random_inputs
 from torch2fpga.timing.run import cycles_of, run_timed, timed_settings
 
 if TYPE_CHECKING:
@@ -33,8 +32,8 @@ if TYPE_CHECKING:
 
 #: a FIFO that keeps up with one token a cycle
 SMALLEST = 2
-#: FIFOs that are tried smaller one by one at most, the most expensive first
-TRIED = 24
+#: depths up to this cost the same (shift registers); beyond, memory comes in blocks of so many tokens
+LEVEL, BLOCK = 32, 512
 
 Size = tuple[int, int]
 Progress = Callable[[str, float], None]
@@ -141,15 +140,11 @@ def default_sizes(design: Design) -> tuple[Size, ...]:
     return tuple(dict.fromkeys(fitting))
 
 
-def blank_inputs(model: CompiledModel, batch: int, seq: int) -> dict[str, Tensor]:
-    """Valid inputs of that size. Times do not depend on values: no loop of a stage does."""
-    found = {}
-    for spec in model.interface.inputs:
-        if spec.kind == "rows":
-            found[spec.name] = torch.zeros(batch, seq, spec.layout.channels)
-        else:
-            found[spec.name] = torch.full((batch, seq), 0 if spec.kind == "ids" else 1, dtype=torch.int64)
-    return found
+def cheaper(depth: int, token_bytes: int) -> list[int]:
+    """Depths below ``depth`` at which the storage of a FIFO gets cheaper, smallest first."""
+    if storage_of(depth, token_bytes) == "srl":
+        return []
+    return [LEVEL, *range(BLOCK, depth, BLOCK)]
 
 
 class _Search:
@@ -160,7 +155,10 @@ class _Search:
     ) -> None:
         self.model, self.sizes, self.loss = model, sizes, loss
         self.settings = timed_settings(model, model.board.clock_mhz)
-        self.inputs = {size: blank_inputs(model, *size) for size in sizes}
+        # Times do not depend on values: no loop of a stage does.
+        self.inputs = {
+            size: model.interface.bind((), random_inputs(model, *size), model.design) for size in sizes
+        }
         self.say = progress or (lambda _text, _done: None)
         self.runs = 0
         #: AXI streams between kernels have a fixed short FIFO
@@ -174,7 +172,7 @@ class _Search:
         for size in self.sizes:
             if after[size] is None or after[size] != before[size]:
                 raise SimulationError(f"depths that were held lose cycles at {size}: {before} {after}")
-        depths = self._cut(depths, held, before)
+        depths = self._cut(depths, before)
         self.say("checking all sizes", 0.95)
         cycles = {}
         for size in self.sizes:
@@ -218,27 +216,22 @@ class _Search:
                 return 1
         return 0
 
-    def _cut(
-        self, depths: dict[str, int], held: Mapping[str, int], before: Mapping[Size, int]
-    ) -> dict[str, int]:
-        """Try expensive FIFOs smaller: halves as long as the cycles allow, then between."""
+    def _cut(self, depths: dict[str, int], before: Mapping[Size, int]) -> dict[str, int]:
+        """Try FIFOs at the depths where their storage gets cheaper, the most expensive first."""
         width = self.model.design.shape.lanes
-        full = [
-            n
-            for n, s in self.streams.items()
-            if held.get(n, 0) >= s.depth and storage_of(depths[n], s.token_bytes(width)) != "srl"
-        ]
-        full.sort(key=lambda n: (-depths[n] * self.streams[n].token_bytes(width), n))
-        for i, name in enumerate(full[:TRIED]):
-            self.say(f"trying {name} smaller", 0.3 + 0.6 * i / min(TRIED, len(full)))
-            low, high = SMALLEST, depths[name]
-            while high - low > max(1, high // 16):
+        wide = [n for n, s in self.streams.items() if cheaper(depths[n], s.token_bytes(width))]
+        wide.sort(key=lambda n: (-depths[n] * self.streams[n].token_bytes(width), n))
+        for i, name in enumerate(wide):
+            self.say(f"trying {name} smaller", 0.3 + 0.6 * i / len(wide))
+            levels = [*cheaper(depths[name], self.streams[name].token_bytes(width)), depths[name]]
+            low, high = -1, len(levels) - 1  # the last one is known to do
+            while high - low > 1:
                 middle = (low + high) // 2
-                if self._allowed({**depths, name: middle}, before):
+                if self._allowed({**depths, name: levels[middle]}, before):
                     high = middle
                 else:
                     low = middle
-            depths = {**depths, name: min(depths[name], high + self._margin(name))}
+            depths = {**depths, name: levels[high]}
         return depths
 
     def _allowed(self, depths: Mapping[str, int], before: Mapping[Size, int]) -> bool:

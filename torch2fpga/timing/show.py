@@ -6,7 +6,6 @@ Nothing here needs torch, so that ``torch2fpga time --help`` answers at once.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
@@ -18,7 +17,6 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from torch2fpga.errors import InputError
 from torch2fpga.timing.states import STATES, longest_waits, tight_streams, totals
 
 if TYPE_CHECKING:
@@ -88,23 +86,6 @@ def parse_fifos(values: Iterable[str]) -> dict[str, int]:
             raise ValueError(f"stream {name} is given twice")
         found[name] = int(number)
     return found
-
-
-def check_fifos(names: Iterable[str], streams: Sequence[str]) -> None:
-    """Refuse names that are no stream of the design.
-
-    Raises:
-        InputError: with the names that are near.
-    """
-    problems = []
-    for name in names:
-        if name not in streams:
-            near = difflib.get_close_matches(name, streams, n=5, cutoff=0.5)
-            near += [s for s in streams if name and name in s and s not in near][: 5 - len(near)]
-            hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(streams[:12])} ..."
-            problems.append(f"there is no stream {name}; {hint}")
-    if problems:
-        raise InputError("; ".join(problems))
 
 
 def milliseconds(cycles: float, clock_mhz: float) -> str:

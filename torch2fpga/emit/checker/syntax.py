@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import atexit
 import bisect
 import ctypes
 import functools
@@ -256,7 +257,10 @@ class Skipped:
 
 @functools.cache
 def _index() -> Any:
-    return cindex().Index.create()
+    index = cindex().Index.create()
+    # Its finaliser needs the library, which is gone when the interpreter has cleared its modules.
+    atexit.register(_index.cache_clear)
+    return index
 
 
 def _skipped_ranges(module: Any, tu: Any, file: Any) -> list[tuple[int, int]]:

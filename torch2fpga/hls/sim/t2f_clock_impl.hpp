@@ -37,6 +37,12 @@ T *access(T *element) {
 
 // --- clock --------------------------------------------------------------------------
 
+// "file:line", without the folder.
+inline std::string place_of(const Site &site) {
+  const char *slash = std::strrchr(site.file, '/');
+  return std::string(slash == nullptr ? site.file : slash + 1) + ":" + std::to_string(site.line);
+}
+
 inline void Clock::release() {
   for (std::size_t i = 0; i < held_count_; ++i) held_[i]->release_slot(read_at + 1);
   held_count_ = 0;
@@ -99,7 +105,7 @@ inline T2F_NOINLINE void Clock::memory(const void *address, std::size_t bytes, b
 
 inline T2F_NOINLINE void Clock::over_limit() {
   std::string where = "outside of pipelined loops";
-  if (site_ != nullptr) where = std::string("in the loop at ") + site_->file + ":" + std::to_string(site_->line);
+  if (site_ != nullptr) where = "in the loop at " + place_of(*site_);
   limit_ = std::numeric_limits<Cycle>::max();  // unwinding may still move the clock
   throw std::runtime_error("the cycle limit of " + std::to_string(scheduler_->timing.cycle_limit) +
                            " is passed " + where +
@@ -185,9 +191,7 @@ inline void Channel::grow_times(std::uint64_t ring) {
 // --- scheduler ----------------------------------------------------------------------
 
 inline Cycle Scheduler::depth_of(const Process &process, const Site &site) const {
-  const char *slash = std::strrchr(site.file, '/');
-  const std::string file = slash == nullptr ? site.file : slash + 1;
-  const auto at = timing.depths.find(process.path + " " + file + ":" + std::to_string(site.line));
+  const auto at = timing.depths.find(process.path + " " + place_of(site));
   const Cycle depth = at == timing.depths.end() ? timing.default_depth : at->second;
   const Cycle scaled = (depth * timing.depth_percent + 50) / 100;
   return scaled == 0 ? 1 : scaled;

@@ -41,6 +41,7 @@ struct Process {
   Side waits_to = Side::read;
 
   std::function<void()> body;
+  std::vector<const void *> refers_to;  // what its statement captured; streams among it
   Context context;
   Stack stack;
   Process *next_ready = nullptr;

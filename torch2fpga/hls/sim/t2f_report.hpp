@@ -17,7 +17,7 @@ namespace t2f::sim {
 
 class Report {
  public:
-  explicit Report(const std::vector<std::unique_ptr<Process>> &processes) {
+  explicit Report(const std::vector<std::unique_ptr<Process>> &processes) : all_(processes) {
     for (const auto &process : processes) {
       if (process->alive && process->waits_on != nullptr) blocked_.push_back(process.get());
       if (process->alive && !process->joining) ++alive_;
@@ -120,32 +120,34 @@ class Report {
     return at == likely_.end() ? "" : " (likely " + at->second->path + ")";
   }
 
-  // In a cycle every process is awaited. So where a stream's other side was never used
-  // and just one process is left that no other waits for, that is likely the peer;
-  // settling one such case may settle the next.
+  // Where a stream's other side was never used: the process whose statement names the stream.
+  // A process around it may name it, too; what counts is the innermost one.
+  const Process *namesake(const Process *process) const {
+    const Process *found = nullptr;
+    for (const auto &other : all_) {
+      if (within(process, other.get()) || !refers(other.get(), process->waits_on)) continue;
+      if (found != nullptr && !within(other.get(), found)) return nullptr;  // it is not clear
+      found = other.get();  // parents come first
+    }
+    return found;
+  }
+
   void guess_peers() {
-    for (std::size_t settled = 0; settled != blocked_.size(); ++settled) {
-      for (const Process *process : blocked_) {
-        if (peer(process) != nullptr || likely_.count(process) != 0) continue;
-        std::vector<const Process *> candidates;
-        for (const Process *other : blocked_) {
-          const bool reach = within(other, process->waits_on->maker_);
-          if (other != process && reach && !awaited(other)) candidates.push_back(other);
-        }
-        if (candidates.size() == 1) likely_[process] = candidates.front();
-      }
+    for (const Process *process : blocked_) {
+      if (peer(process) != nullptr) continue;
+      const Process *other = namesake(process);
+      if (other != nullptr) likely_[process] = other;
     }
   }
 
-  // A stream is a local of the process that made it, so only parts of that use it.
-  static bool within(const Process *process, const Process *maker) {
-    while (process != maker && process != nullptr) process = process->parent;
-    return process == maker;
+  static bool refers(const Process *process, const void *stream) {
+    const auto &all = process->refers_to;
+    return std::find(all.begin(), all.end(), stream) != all.end();
   }
 
-  bool awaited(const Process *process) const {
-    return std::any_of(blocked_.begin(), blocked_.end(),
-                       [&](const Process *other) { return next(other) == process; });
+  static bool within(const Process *process, const Process *around) {
+    while (process != around && process != nullptr) process = process->parent;
+    return process == around;
   }
 
   const Process *next(const Process *process) const {
@@ -185,6 +187,7 @@ class Report {
     return std::find(all.begin(), all.end(), one) != all.end();
   }
 
+  const std::vector<std::unique_ptr<Process>> &all_;
   std::vector<const Process *> blocked_;
   std::size_t alive_ = 0;
   std::map<const Process *, const Process *> likely_;

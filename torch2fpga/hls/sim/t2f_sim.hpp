@@ -16,6 +16,7 @@
 #ifndef T2F_SIM_SIM_HPP
 #define T2F_SIM_SIM_HPP
 
+#include <cstring>
 #include <exception>
 #include <functional>
 #include <map>
@@ -132,7 +133,7 @@ class Scheduler {
   Process *add(Process *parent, std::string name);
   Process *child(Process *parent, const char *name);
   void start(Process *process);
-  void spawn(const char *name, std::function<void()> body);
+  void spawn(const char *name, std::function<void()> body, std::vector<const void *> refers_to);
   void join_children();
   [[noreturn]] void run_process();
   [[noreturn]] void overflow();
@@ -182,6 +183,16 @@ class Scheduler {
 
 // --- what dataflow.hpp calls --------------------------------------------------
 
+// What a closure refers to, as far as it keeps that as plain pointers (g++ and clang do for
+// captures by reference). Deadlock reports name the other side of a stream from it that was
+// not used yet.
+template <typename Body>
+std::vector<const void *> captured(const Body &body) {
+  std::vector<const void *> found(sizeof(Body) / sizeof(const void *));
+  if (!found.empty()) std::memcpy(found.data(), &body, found.size() * sizeof(const void *));
+  return found;
+}
+
 // Starts a process of the region that the caller is in.
 template <typename Body>
 void process(const char *name, Body &&body) {
@@ -189,7 +200,8 @@ void process(const char *name, Body &&body) {
   if (scheduler == nullptr || scheduler->current_ == nullptr) {
     body();  // a plain sequential run
   } else {
-    scheduler->spawn(name, std::forward<Body>(body));
+    std::vector<const void *> refers_to = captured(body);
+    scheduler->spawn(name, std::forward<Body>(body), std::move(refers_to));
   }
 }
 

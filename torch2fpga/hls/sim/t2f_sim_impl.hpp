@@ -62,11 +62,13 @@ inline void Scheduler::start(Process *process) {
 
 // The child runs first, up to its first wait: its arguments are evaluated while
 // the statement that names them is the current one.
-inline void Scheduler::spawn(const char *name, std::function<void()> body) {
+inline void Scheduler::spawn(const char *name, std::function<void()> body,
+                             std::vector<const void *> refers_to) {
   if (stopping_) throw Cancelled{};
   Process *me = current_;
   Process *process = child(me, name);
   process->body = std::move(body);
+  process->refers_to = std::move(refers_to);
   start(process);
   ++me->live_children;
   push_ready(me);

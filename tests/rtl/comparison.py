@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One stage in two worlds: hand-made Verilog in Verilator, and the stage library in the timed run.
+
+Both get the same tokens, FIFO depths, pipeline depths and traffic; tokens that come out are compared bit for
+bit, cycles are those of the end of the stage and of each token's arrival in the sink.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.rtl import verilator
+from torch2fpga.emit.kernel import config_lines
+from torch2fpga.simulate.build import FLAGS, INCLUDE, build_library
+
+Tokens = NDArray[np.uint8]  # [tokens, bytes]
+#: pipeline depth of sources and sinks, as in source.v and sink.v
+BENCH_DEPTH = 2
+#: cycles after which either world gives up
+LIMIT = 2_000_000
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Traffic of a source or sink: of ``period`` iterations, ``burst`` move a token; one every ``ii`` cycles."""
+
+    ii: int = 1
+    period: int = 1
+    burst: int = 1
+
+    def iterations(self, tokens: int) -> int:
+        """How many it takes to move so many tokens, the last of them in the last one."""
+        whole, rest = divmod(tokens - 1, self.burst)
+        return whole * self.period + rest + 1
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of the library and its Verilog.
+
+    Attributes:
+        header, labels: where its loops are, and their labels in Verilog's order of parameters.
+        config: members of the template's configuration from the case's numbers.
+        parameters: those of the Verilog that the case's numbers give.
+        inputs: makes the tokens of the input streams, in the order of the bench's arguments.
+        outputs: tokens that come out.
+    """
+
+    name: str
+    header: str
+    labels: tuple[str, ...]
+    config: Callable[[Mapping[str, int]], dict[str, Any]]
+    parameters: tuple[str, ...]
+    inputs: Callable[[Mapping[str, int]], dict[str, Tokens]]
+    outputs: Callable[[Mapping[str, int]], int]
+
+    def site(self, label: str) -> str:
+        """``file:line`` of the loop behind a label, the first of that name."""
+        lines = (INCLUDE / "t2f" / self.header).read_text().splitlines()
+        at = next(i for i, text in enumerate(lines) if text.strip() == f"{label}:")
+        return f"{self.header}:{next(i for i in range(at, len(lines)) if 'T2F_PIPELINE' in lines[i]) + 1}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run left.
+
+    Attributes:
+        tokens: of the output stream, in their order.
+        arrivals: cycle in which the sink read each.
+        stage: cycles until the stage was through.
+        sink: cycles until the sink was through.
+    """
+
+    tokens: list[bytes]
+    arrivals: list[int]
+    stage: int
+    sink: int
+
+
+@dataclass(frozen=True)
+class Case:
+    """A stage of one size.
+
+    Attributes:
+        numbers: lanes, tile, steps, batch, seq and the stage's own.
+        depths: of its loops, in the order of ``Stage.labels``.
+        fifo: depth of every FIFO.
+    """
+
+    stage: Stage
+    name: str
+    numbers: Mapping[str, int]
+    depths: tuple[int, ...]
+    fifo: int
+
+    @cached_property
+    def inputs(self) -> dict[str, Tokens]:
+        """Tokens of the input streams."""
+        return self.stage.inputs(self.numbers)
+
+    def patterns(self, traffic: Mapping[str, Pattern]) -> dict[str, tuple[int, int, int, int]]:
+        """Iterations, II, period and burst of every source and of the sink ``y``."""
+        counts = {name: len(tokens) for name, tokens in self.inputs.items()}
+        counts["y"] = self.stage.outputs(self.numbers)
+        found = {}
+        for name, count in counts.items():
+            pattern = traffic.get(name, Pattern())
+            found[name] = (pattern.iterations(count), pattern.ii, pattern.period, pattern.burst)
+        return found
+
+    # -- Verilog ------------------------------------------------------------------------------
+
+    def rtl(self, traffic: Mapping[str, Pattern]) -> Outcome:
+        """Run the Verilog."""
+        values = {name.upper(): self.numbers[name] for name in self.stage.parameters}
+        values |= {f"{l}_DEPTH": d for l, d in zip(self.stage.labels, self.depths, strict=True)}
+        simulation = verilator.build(f"bench_{self.stage.name}", {**values, "FIFO": self.fifo})
+        files = {f"{name}.hex": verilator.hexadecimal(tokens) for name, tokens in self.inputs.items()}
+        for name, pattern in self.patterns(traffic).items():
+            files[f"{name}.pattern"] = "".join(f"{n:x}\n" for n in pattern)
+        files["run.hex"] = f"{self.numbers['batch']:x}\n{self.numbers['seq']:x}\n"
+        tokens, arrivals, ends = [], [], {}
+        for line in verilator.run(simulation, files, LIMIT):
+            match line.split():
+                case "token", cycle, value:
+                    arrivals.append(int(cycle))
+                    tokens.append(bytes.fromhex(value)[::-1])
+                case "end", name, cycle:
+                    ends[name] = int(cycle)
+        return Outcome(tokens, arrivals, ends["stage"], ends["sink"])
+
+    # -- timed run ----------------------------------------------------------------------------
+
+    def timed(self, traffic: Mapping[str, Pattern]) -> Outcome:
+        """Run the stage library under the clock.
+
+        Raises:
+            RuntimeError: if the run fails, or knows a loop of the stage by another depth than it should.
+        """
+        library = _library(self.stage, tuple(sorted(self.numbers.items())))
+        arrays = [np.ascontiguousarray(tokens) for tokens in self.inputs.values()]
+        pointers = (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays))
+        rows = [n for pattern in self.patterns(traffic).values() for n in pattern]
+        numbers = self.numbers
+        settings = self._settings()
+        run = library.entry(
+            pointers, (ctypes.c_long * len(rows))(*rows), numbers["batch"], numbers["seq"], settings.encode()
+        )
+        try:
+            text = library.timed_text(run).decode()
+            if text.startswith("!"):
+                raise RuntimeError(text[1:])
+            count = library.timed_count(run)
+            arrivals = np.ctypeslib.as_array(
+                ctypes.cast(library.timed_cycles(run), ctypes.POINTER(ctypes.c_uint64)), (count,)
+            ).tolist()
+            size = self.out_bytes
+            raw = ctypes.string_at(library.timed_tokens(run), count * size)
+        finally:
+            library.timed_free(run)
+        processes = {p["path"]: p for p in json.loads(text)["processes"]}
+        loops = {f"{use['file']}:{use['line']}": use["depth"] for use in processes["k/stage"]["loops"]}
+        expected = {self.stage.site(l): d for l, d in zip(self.stage.labels, self.depths, strict=True)}
+        if loops != expected:
+            raise RuntimeError(f"loops of the timed run have depths {loops}, not {expected}")
+        tokens = [raw[i * size : (i + 1) * size] for i in range(count)]
+        return Outcome(tokens, arrivals, processes["k/stage"]["ends"][-1], processes["k/y"]["ends"][-1])
+
+    @property
+    def out_bytes(self) -> int:
+        """Bytes of an output token."""
+        return self.numbers["lanes"] * (1 if self.stage.name == "softmax" else 4)
+
+    def _settings(self) -> str:
+        lines = [f"default_depth {BENCH_DEPTH}", f"cycle_limit {LIMIT}"]
+        for label, depth in zip(self.stage.labels, self.depths, strict=True):
+            lines.append(f"depth k/stage {self.stage.site(label)} {depth}")
+        lines += [f"fifo k/{name} {self.fifo}" for name in (*self.inputs, "y")]
+        return "\n".join(lines) + "\n"
+
+
+def difference(rtl: int, timed: int) -> float:
+    """Percent by which the timed run is off."""
+    return 100 * (timed - rtl) / rtl
+
+
+# -- the timed run's library ----------------------------------------------------------------------
+
+_LIBRARIES: dict[tuple[str, tuple[tuple[str, int], ...]], Any] = {}
+
+
+def prepare(cases: list[Case]) -> None:
+    """Compile the timed side of several cases as one library."""
+    wanted = {(c.stage.name, tuple(sorted(c.numbers.items()))): c for c in cases}
+    lines = ['#include "timed.hpp"']
+    for i, case in enumerate(wanted.values()):
+        lines += [f"struct Config{i} {{", *config_lines(case.stage.config(case.numbers)), "};"]
+        lines += [
+            f'extern "C" void *timed_{i}(const void *const *tokens, const Pattern *patterns, int batch, int seq,'
+            " const char *settings) {",
+            f"  return timed_run([=](Run &run) {{ {case.stage.name}<Config{i}>(run, batch, seq); }},"
+            " tokens, patterns, settings);",
+            "}",
+        ]
+    header = (verilator.HERE / "timed.hpp").read_text()
+    path = build_library({"timed.hpp": header, "timed.cpp": "\n".join(lines) + "\n"}, (*FLAGS, "-DT2F_TIMED"))
+    for i, key in enumerate(wanted):
+        library = ctypes.CDLL(str(path))
+        library.entry = getattr(library, f"timed_{i}")
+        library.entry.restype = ctypes.c_void_p
+        library.entry.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_char_p]
+        for name in ("timed_text", "timed_tokens", "timed_cycles", "timed_count", "timed_free"):
+            getattr(library, name).argtypes = [ctypes.c_void_p]
+            getattr(library, name).restype = ctypes.c_void_p
+        library.timed_text.restype = ctypes.c_char_p
+        library.timed_count.restype = ctypes.c_long
+        library.timed_free.restype = None
+        _LIBRARIES[key] = library
+
+
+def _library(stage: Stage, numbers: tuple[tuple[str, int], ...]) -> Any:
+    return _LIBRARIES[stage.name, numbers]
