@@ -104,7 +104,7 @@ def child(folder: Path) -> int:
     """Time the compiled model in a folder; JSON on the standard output."""
     compiled = torch2fpga.load(folder)
     build, _ = common.seconds(lambda: compiled.timed)
-    inputs = random_inputs(compiled, *SIZE)
+    inputs: dict[str, Any] = dict(random_inputs(compiled, *SIZE))
     once, _ = common.seconds(lambda: compiled.time(**inputs, spread=False, interval=False))
     took, report = common.seconds(lambda: compiled.time(**inputs))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

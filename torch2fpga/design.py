@@ -339,6 +339,7 @@ def verify_design(design: Design) -> None:
         x for p in design.ports if p.direction == "write" for x in p.streams
     ]
     uses_in += [p.config["ids"] for p in design.ports if p.role == "table" and "ids" in p.config]
+    writers, readers = design.writers(), design.readers()
     for name, stream in design.streams.items():
         if name != stream.name:
             problems.append(f"stream {stream.name} is filed under {name}")
@@ -347,7 +348,8 @@ def verify_design(design: Design) -> None:
         if uses_in.count(name) != 1:
             problems.append(f"stream {name} has {uses_in.count(name)} readers, not one")
         if stream.depth < 1:
-            problems.append(f"stream {name} has depth {stream.depth}")
+            ends = f"written by {writers.get(name, 'nobody')} and read by {readers.get(name, 'nobody')}"
+            problems.append(f"stream {name}, {ends}, has depth {stream.depth}: it must hold a token")
     for used in (*uses_in, *uses_out):
         if used not in design.streams:
             problems.append(f"stream {used} is used but not declared")

@@ -41,9 +41,7 @@ def build(folder: Path, name: str, *options: str) -> Path:
 
 def execute(program: Path, *arguments: str) -> str:
     """Run a program that must end well and say nothing on stderr."""
-    done = subprocess.run(
-        [str(program), *arguments], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = subprocess.run([str(program), *arguments], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     return done.stdout
@@ -65,9 +63,7 @@ def cases(program: Path) -> dict[str, list[str]]:
     return lines
 
 
-@pytest.mark.parametrize(
-    "name", ["order", "residual_768", "nested", "two_kernels", "polling", "big_locals"]
-)
+@pytest.mark.parametrize("name", ["order", "residual_768", "nested", "two_kernels", "polling", "big_locals"])
 def test_runs_to_its_end(cases: dict[str, list[str]], name: str) -> None:
     assert cases[name][0] == "ok"
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -118,7 +119,7 @@ def test_launches_back_to_back() -> None:
     assert found.process("sink")["begins"] == [0, 35, 54]
     assert found.values == 3 * tuple(range(1, 11))
     slow = run("chain_slow", 10, launches=4).process("relay")["ends"]
-    assert [b - a for a, b in zip(slow, slow[1:], strict=False)] == [1 + 9 * 3 + 8 + 1] * 3
+    assert [b - a for a, b in pairwise(slow)] == [1 + 9 * 3 + 8 + 1] * 3
 
 
 def test_launches_of_a_region_inside_of_a_process() -> None:
@@ -270,7 +271,9 @@ def test_the_timeline_adds_up_to_the_stalls(tokens: int, bucket: int) -> None:
         process = found.process(name)
         assert tuple(map(sum, zip(*process["lost"], strict=True))) == found.stalls(name)
         assert all(sum(lost) <= bucket for lost in process["lost"])
-        assert sum(found.stalls(name)) == sum(u["input"] + u["output"] + u["memory"] for u in process["loops"])
+        assert sum(found.stalls(name)) == sum(
+            u["input"] + u["output"] + u["memory"] for u in process["loops"]
+        )
         assert process["ends"][0] == 1 + (tokens - 1) * (3 if name == "relay" else 1) + 9 + sum(
             found.stalls(name)
         )

@@ -159,9 +159,12 @@ CASES = (
 )  # fmt: skip
 
 
-#: what is around the stage; a stream that is not named moves a token a cycle
+#: a FIFO's worth of tokens comes in and leaves in turn
+SHORT_BURSTS = Pattern(period=13, burst=7)
+
+
 def traffic(case: Case) -> dict[str, dict[str, Pattern]]:
-    """Traffic by name. The first ones never fill an output, so that nothing is stalled by one."""
+    """What is around the stage, by name; a stream that is not named moves a token a cycle."""
     first = next(iter(case.inputs))
     slow, bursts = Pattern(ii=3), Pattern(period=40, burst=9)
     return {
@@ -172,4 +175,9 @@ def traffic(case: Case) -> dict[str, dict[str, Pattern]]:
         "sink in bursts": {"y": bursts},
         "both slow": {first: slow, "y": slow},
         "both in bursts": {first: bursts, "y": Pattern(period=56, burst=17)},
+        "both in short bursts": {first: SHORT_BURSTS, "y": SHORT_BURSTS},
     }
+
+
+#: traffic with a sink that always takes: no output is ever full, nothing but the issue waits
+NEVER_FULL = ("free", "slow source", "source in bursts")

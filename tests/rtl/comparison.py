@@ -30,7 +30,7 @@ LIMIT = 2_000_000
 
 @dataclass(frozen=True)
 class Pattern:
-    """Traffic of a source or sink: of ``period`` iterations, ``burst`` move a token; one every ``ii`` cycles."""
+    """Traffic of a source or sink: an iteration every ``ii`` cycles, ``burst`` in ``period`` move a token."""
 
     ii: int = 1
     period: int = 1
@@ -107,6 +107,11 @@ class Case:
         """Tokens of the input streams."""
         return self.stage.inputs(self.numbers)
 
+    @property
+    def loops(self) -> list[tuple[str, int]]:
+        """Label and depth of each loop."""
+        return list(zip(self.stage.labels, self.depths, strict=True))
+
     def patterns(self, traffic: Mapping[str, Pattern]) -> dict[str, tuple[int, int, int, int]]:
         """Iterations, II, period and burst of every source and of the sink ``y``."""
         counts = {name: len(tokens) for name, tokens in self.inputs.items()}
@@ -122,7 +127,7 @@ class Case:
     def rtl(self, traffic: Mapping[str, Pattern]) -> Outcome:
         """Run the Verilog."""
         values = {name.upper(): self.numbers[name] for name in self.stage.parameters}
-        values |= {f"{l}_DEPTH": d for l, d in zip(self.stage.labels, self.depths, strict=True)}
+        values |= {f"{label}_DEPTH": depth for label, depth in self.loops}
         simulation = verilator.build(f"bench_{self.stage.name}", {**values, "FIFO": self.fifo})
         files = {f"{name}.hex": verilator.hexadecimal(tokens) for name, tokens in self.inputs.items()}
         for name, pattern in self.patterns(traffic).items():
@@ -169,7 +174,7 @@ class Case:
             library.timed_free(run)
         processes = {p["path"]: p for p in json.loads(text)["processes"]}
         loops = {f"{use['file']}:{use['line']}": use["depth"] for use in processes["k/stage"]["loops"]}
-        expected = {self.stage.site(l): d for l, d in zip(self.stage.labels, self.depths, strict=True)}
+        expected = {self.stage.site(label): depth for label, depth in self.loops}
         if loops != expected:
             raise RuntimeError(f"loops of the timed run have depths {loops}, not {expected}")
         tokens = [raw[i * size : (i + 1) * size] for i in range(count)]
@@ -182,15 +187,16 @@ class Case:
 
     def _settings(self) -> str:
         lines = [f"default_depth {BENCH_DEPTH}", f"cycle_limit {LIMIT}"]
-        for label, depth in zip(self.stage.labels, self.depths, strict=True):
-            lines.append(f"depth k/stage {self.stage.site(label)} {depth}")
+        lines += [f"depth k/stage {self.stage.site(label)} {depth}" for label, depth in self.loops]
         lines += [f"fifo k/{name} {self.fifo}" for name in (*self.inputs, "y")]
         return "\n".join(lines) + "\n"
 
 
-def difference(rtl: int, timed: int) -> float:
-    """Percent by which the timed run is off."""
-    return 100 * (timed - rtl) / rtl
+def differences(rtl: Outcome, timed: Outcome) -> tuple[float, float]:
+    """Percent by which the timed run is off: the stage's end, and the arrival of the last token."""
+    pairs = ((rtl.stage, timed.stage), (rtl.arrivals[-1], timed.arrivals[-1]))
+    first, second = (100 * (b - a) / a for a, b in pairs)
+    return first, second
 
 
 # -- the timed run's library ----------------------------------------------------------------------
@@ -205,8 +211,8 @@ def prepare(cases: list[Case]) -> None:
     for i, case in enumerate(wanted.values()):
         lines += [f"struct Config{i} {{", *config_lines(case.stage.config(case.numbers)), "};"]
         lines += [
-            f'extern "C" void *timed_{i}(const void *const *tokens, const Pattern *patterns, int batch, int seq,'
-            " const char *settings) {",
+            f'extern "C" void *timed_{i}(const void *const *tokens, const Pattern *patterns, int batch,'
+            " int seq, const char *settings) {",
             f"  return timed_run([=](Run &run) {{ {case.stage.name}<Config{i}>(run, batch, seq); }},"
             " tokens, patterns, settings);",
             "}",
@@ -217,7 +223,13 @@ def prepare(cases: list[Case]) -> None:
         library = ctypes.CDLL(str(path))
         library.entry = getattr(library, f"timed_{i}")
         library.entry.restype = ctypes.c_void_p
-        library.entry.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_char_p]
+        library.entry.argtypes = [
+            ctypes.c_void_p,
+            ctypes.c_void_p,
+            ctypes.c_int,
+            ctypes.c_int,
+            ctypes.c_char_p,
+        ]
         for name in ("timed_text", "timed_tokens", "timed_cycles", "timed_count", "timed_free"):
             getattr(library, name).argtypes = [ctypes.c_void_p]
             getattr(library, name).restype = ctypes.c_void_p

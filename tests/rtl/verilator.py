@@ -62,8 +62,8 @@ def build(top: str, parameters: Mapping[str, int]) -> Path:
         values = [f"-G{name}={value}" for name, value in parameters.items()]
         _run([
             str(root() / "bin" / "verilator_bin"), "--cc", "--no-timing", *WARNINGS, "--unroll-count", "4",
-            "--prefix", "bench", "--Mdir", str(work), "--top-module", top, "-y", str(HERE), f"-I{work}", *values,
-            str(HERE / f"{top}.v"),
+            "--prefix", "bench", "--Mdir", str(work), "--top-module", top, "-y", str(HERE), f"-I{work}",
+            *values, str(HERE / f"{top}.v"),
         ])  # fmt: skip
         units = [*sorted(work.glob("bench*.cpp")), HERE / "main.cpp"]
         (work / "unit.cpp").write_text("".join(f'#include "{unit}"\n' for unit in units))

@@ -34,11 +34,12 @@ QUERIES:
   }
 }
 
+template <int DEPTH>
 static void attention(Arguments a) {
   hls::stream<long, 2> x("x");
   hls::stream<long, 2> to_q("to_q");
   hls::stream<long, 2> to_k("to_k");
-  hls::stream<long, 2> q("q");
+  hls::stream<long, DEPTH> q("q");
   hls::stream<long, 2> k("k");
   T2F_PROCESS("source", source(x, a[0]));
   T2F_PROCESS("fork", fork(x, to_q, to_k, a[0]));
@@ -64,10 +65,11 @@ WEIGHTS:
   }
 }
 
+template <int DEPTH>
 static void softmax(Arguments a) {
   hls::stream<long, 2> scores("scores");
   hls::stream<long, 2> first("first");
-  hls::stream<long, 2> again("again");
+  hls::stream<long, DEPTH> again("again");
   hls::stream<long, 2> weights("weights");
   T2F_PROCESS("source", source(scores, a[0]));
   T2F_PROCESS("fork", fork(scores, first, again, a[0]));
@@ -159,11 +161,12 @@ static void overflow(Arguments a) {
 
 const std::map<std::string, void (*)(Arguments)> &cases() {
   static const std::map<std::string, void (*)(Arguments)> all = {
+      {"residual62", residual<62>},
       {"residual63", residual<63>},
-      {"residual64", residual<64>},
-      {"residual", residual<2>},
-      {"attention", attention},
-      {"softmax", softmax},
+      {"attention36", attention<36>},
+      {"attention37", attention<37>},
+      {"softmax8", softmax<8>},
+      {"softmax9", softmax<9>},
       {"counts", counts},
       {"crossed", crossed},
       {"never_ends", never_ends},

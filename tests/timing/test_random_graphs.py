@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Random models with forks and joins: depths, values, monotony and memory traffic of the timed run.
+
+Streamed weights, embeddings, masks and the layer loop do not come up at random; fixed models at
+the end add them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from tests.tiny import Inputs, arguments, build, compile_model, cxx_cache, named, rows, seeded
+from torch2fpga.compiled import CompiledModel
+from torch2fpga.plan.traffic import bytes_moved
+from torch2fpga.simulate.functional import FunctionalRun
+from torch2fpga.simulate.timed import Settings, TimedResult, TimedRun, link_latencies, port_settings
+from torch2fpga.simulate.verify import compare_taps, recorded_streams
+
+__all__ = ["cxx_cache", "seeded"]
+pytestmark = pytest.mark.gxx
+
+#: a model: an operation and the models in front of it; ("x",) is the input
+Recipe = tuple[Any, ...]
+CLOCK = 250.0
+BATCH, SEQ = 2, 7
+
+
+class _Plain(FunctionalRun):
+    flags: ClassVar[tuple[str, ...]] = ("-O0",)
+
+
+class _Timed(TimedRun):
+    flags: ClassVar[tuple[str, ...]] = ("-DT2F_TIMED", "-O0")
+
+
+class _Graph(nn.Module):
+    """Builds the modules of a recipe; equal parts of it are one value that forks."""
+
+    def __init__(self, recipe: Recipe, width: int) -> None:
+        super().__init__()
+        self.recipe, self.parts = recipe, nn.ModuleDict()
+        self.names: dict[Recipe, str] = {}
+        self.widths: dict[Recipe, int] = {("x",): width}
+        self._make(recipe)
+
+    def _make(self, recipe: Recipe) -> None:
+        if recipe in self.widths:
+            return
+        kind, *before = recipe
+        sources = [b for b in before if isinstance(b, tuple)]
+        for source in sources:
+            self._make(source)
+        width = self.widths[sources[0]]
+        made: nn.Module | None = None
+        if kind == "linear":
+            made, width = nn.Linear(width, before[1]), before[1]
+        elif kind == "norm":
+            made = nn.LayerNorm(width)
+        elif kind == "gelu":
+            made = nn.GELU()
+        elif kind == "relu":
+            made = nn.ReLU()
+        elif kind == "add" and self.widths[sources[1]] != width:
+            made = nn.Linear(self.widths[sources[1]], width)  # the second value is made to fit
+        elif kind == "cat":
+            width += self.widths[sources[1]]
+        self.widths[recipe] = width
+        if made is not None:
+            self.names[recipe] = f"{kind}{len(self.parts)}"
+            self.parts[self.names[recipe]] = made
+
+    def forward(self, x: Tensor) -> Tensor:
+        values: dict[Recipe, Tensor] = {("x",): x}
+        return self._value(self.recipe, values)
+
+    def _value(self, recipe: Recipe, values: dict[Recipe, Tensor]) -> Tensor:
+        if recipe not in values:
+            kind, *before = recipe
+            sources = [self._value(b, values) for b in before if isinstance(b, tuple)]
+            part = self.parts[self.names[recipe]] if recipe in self.names else None
+            if kind == "add":
+                values[recipe] = sources[0] + (sources[1] if part is None else part(sources[1]))
+            elif kind == "cat":
+                values[recipe] = torch.cat(sources, -1)
+            else:
+                assert part is not None
+                values[recipe] = part(sources[0])
+        return values[recipe]
+
+
+@st.composite
+def recipes(draw: st.DrawFn) -> Recipe:
+    """Values are made one by one from those before, so branches part, nest and join again."""
+    values: list[Recipe] = [("linear", ("x",), draw(st.sampled_from([5, 8, 13])))]
+    for _ in range(draw(st.integers(3, 7))):
+        source = draw(st.sampled_from(values[-3:]))
+        kind = draw(st.sampled_from(["linear", "norm", "gelu", "relu", "add", "add", "cat"]))
+        if kind == "linear":
+            values.append((kind, source, draw(st.sampled_from([3, 9, 17]))))
+        elif kind in ("add", "cat"):
+            values.append((kind, source, draw(st.sampled_from(values))))
+        else:
+            values.append((kind, source))
+    joined = values[-1]
+    for loose in values[:-1]:
+        if not any(loose in later for later in values):
+            joined = ("add", joined, loose)
+    return ("linear", joined, 4)
+
+
+def _inputs(inputs: Inputs, batch: int, seq: int) -> tuple[Tensor, ...] | dict[str, Tensor]:
+    """The first rows of the inputs."""
+    if isinstance(inputs, dict):
+        return {name: value[:batch, :seq] for name, value in inputs.items()}
+    return tuple(value[:batch, :seq] for value in inputs)
+
+
+def _bound(made: CompiledModel, inputs: Inputs) -> dict[str, Tensor]:
+    args, kwargs = arguments(inputs)
+    return dict(made.interface.bind(args, kwargs, made.design))
+
+
+def _settings(made: CompiledModel, **more: Any) -> Settings:
+    return Settings(
+        latencies=link_latencies(made.design, made.board),
+        ports=port_settings(made.design, made.board, CLOCK),
+        **more,
+    )
+
+
+def _time(
+    made: CompiledModel, timed: TimedRun, bound: dict[str, Tensor], taps: tuple[str, ...] = (), **more: Any
+) -> TimedResult:
+    batch, seq = next(iter(bound.values())).shape[:2]
+    return timed.time(made.buffers(bound), batch, seq, _settings(made, **more), taps)
+
+
+def _bytes(result: TimedResult) -> dict[tuple[str, str], int]:
+    return {tuple(p["name"].split("/")): p["bytes"] for p in result.report["ports"]}
+
+
+def _agree(made: CompiledModel, plain: FunctionalRun, timed: TimedRun, inputs: Inputs) -> TimedResult:
+    """Timed run, functional run and reference have the same tokens on every stream; traffic is as planned."""
+    bound = _bound(made, inputs)
+    batch, seq = next(iter(bound.values())).shape[:2]
+    streams = recorded_streams(made.design)
+    result = _time(made, timed, bound, streams)
+    assert result.message == "" and result.report["deadlock"] is None
+    want = plain.run(made.buffers(bound), batch, seq, streams)
+    assert streams and all(result.taps[s].tobytes() == want.taps[s].tobytes() for s in streams)
+    assert all(result.buffers[p].tobytes() == want.buffers[p].tobytes() for p in want.buffers)
+    _, trace = made._reference(bound, keep=True)
+    compared = compare_taps(made.design, trace, result.taps)
+    assert all(wrong == 0 for wrong, _ in compared.values())
+    assert sum(total for _, total in compared.values()) > 0
+    assert _bytes(result) == bytes_moved(made.design, batch, seq)
+    return result
+
+
+def _deeper_is_not_slower(
+    made: CompiledModel, timed: TimedRun, inputs: Inputs, name: str, depths: list[int]
+) -> None:
+    bound = _bound(made, inputs)
+    found = [_time(made, timed, bound, fifos={name: depth}) for depth in sorted(depths)]
+    ends = [int(f.report["cycles"]) for f in found if not f.message]
+    assert not found[-1].message, "the planned depth runs"
+    assert [bool(f.message) for f in found] == sorted((bool(f.message) for f in found), reverse=True)
+    assert ends == sorted(ends, reverse=True)
+
+
+@settings(
+    max_examples=5,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(st.data(), recipes(), st.sampled_from([3, 8, 11]), st.sampled_from([(8, 1), (8, 3), (16, 4)]))
+def test_random_graphs(data: st.DataObject, recipe: Recipe, width: int, shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    inputs = (rows(BATCH, SEQ, width),)
+    made = compile_model(_Graph(recipe, width).eval(), inputs, lanes=shape[0], tile=shape[1])
+    plain, timed = _Plain(made.design), _Timed(made.design)
+    for batch, seq in ((1, 1), (1, 5), (BATCH, SEQ)):
+        _agree(made, plain, timed, _inputs(inputs, batch, seq))
+    names = sorted(n for n, s in made.design.streams.items() if s.depth > 1)
+    for name in data.draw(st.lists(st.sampled_from(names), min_size=3, max_size=3, unique=True)):
+        planned = made.design.streams[name].depth
+        _deeper_is_not_slower(made, timed, inputs, name, [1, 2, 3, planned // 2 + 1, planned, 2 * planned])
+
+
+# -- what random graphs do not have ---------------------------------------------------------------
+
+
+def _fixed(name: str) -> tuple[CompiledModel, Inputs]:
+    model, inputs = build(name)
+    return compile_model(model, inputs, lanes=8, tile=4), inputs
+
+
+@pytest.mark.parametrize("name", named("bert", "gpt2_mask"))
+def test_tables_masks_and_the_layer_loop(name: str) -> None:
+    """Traffic of ids, gathered rows, positions, masks and weights at three sizes; one deeper FIFO."""
+    made, inputs = _fixed(name)
+    plain, timed = _Plain(made.design), _Timed(made.design)
+    for batch, seq in ((1, 1), (1, 3), (2, 5)):
+        _agree(made, plain, timed, _inputs(inputs, batch, seq))
+    roles = {p.role for p in made.design.ports}
+    assert {"ids", "table", "mask", "weights", "output"} <= roles
+    name = max(made.design.streams, key=lambda n: made.design.streams[n].depth)
+    planned = made.design.streams[name].depth
+    _deeper_is_not_slower(made, timed, inputs, name, [planned // 4, planned // 2, planned, 2 * planned])

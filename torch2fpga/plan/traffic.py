@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bytes that every memory port moves in a launch of a given size: what its access process reads or
+writes of its buffer, as often as it does so. The timed run counts the same bytes."""
+
+from __future__ import annotations
+
+from torch2fpga.design import Design, Port, ceil_div
+from torch2fpga.emit.kernel import parameter_word_count
+
+#: bytes of a memory word, and of a token id
+WORD, ID = 64, 4
+
+
+def bytes_moved(design: Design, batch: int, seq: int) -> dict[tuple[str, str], int]:
+    """(kernel, argument) -> bytes in a launch of ``batch`` sequences of ``seq`` rows.
+
+    Weights that stay on chip are read once a launch, streamed ones again for every tile of rows;
+    parameters once a launch; a row of an embedding table for every id, or every position of every
+    sequence; of masks, rows and outputs the words that hold the launch's vectors.
+
+    Raises:
+        KeyError: for a port whose access process is unknown.
+    """
+    found = {(port.kernel, port.name): _port_bytes(design, port, batch, seq) for port in design.ports}
+    for kernel in design.kernels:
+        words = parameter_word_count(design, kernel)
+        if words:
+            found[kernel.name, "parameters"] = words * WORD
+    return found
+
+
+def _port_bytes(design: Design, port: Port, batch: int, seq: int) -> int:
+    config, rows = port.config, 1 if port.config.get("one_row") else seq
+    if port.template == "read_ids":
+        return batch * seq * ID
+    if port.template in ("gather_rows", "read_positions"):
+        return batch * seq * int(config["row_words"]) * WORD
+    if port.template == "read_words":
+        return int(config["steps"] * config["words"]) * WORD
+    if port.template == "read_words_per_tile":
+        tiles = batch * ceil_div(rows, design.shape.tile)
+        return int(config["steps"] * config["words"]) * tiles * WORD
+    if port.template in ("read_rows", "write_rows"):
+        vectors = batch * ceil_div(rows, config["rows_per_vector"]) * int(config["blocks"])
+        return ceil_div(vectors, config["vectors_per_word"]) * WORD
+    raise KeyError(port.template)
