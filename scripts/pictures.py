@@ -29,7 +29,7 @@ RUNGS = (
     ("PyTorch float", "the user's model"),
     ("quantised reference", "integers in PyTorch"),
     ("functional run", "the emitted C++, g++"),
-    ("timed run", "planned"),
+    ("timed run", "the same, with clocks"),
     ("emulated card", "planned"),
 )
 KERNELS = (

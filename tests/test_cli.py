@@ -104,6 +104,32 @@ def test_compile_writes_project_and_saved_model(tmp_path: Path) -> None:
     assert ".py" not in result.stderr
 
 
+@pytest.mark.gxx
+def test_compile_cuts_fifos(tmp_path: Path) -> None:
+    plain = tiny_sizes(tmp_path / "plain")
+    result = run(
+        "compile", "examples.mlp:factory", "--shrink-fifos", "--fifo-loss", 0.02,
+        "--out", tmp_path / "p", "--save", tmp_path / "s",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    streams = torch2fpga.load(tmp_path / "s").design.streams
+    new = {name: s.depth for name, s in streams.items() if not s.link}
+    assert new.keys() <= plain.keys()
+    assert all(new[n] <= plain[n] for n in new) and sum(new.values()) < sum(plain[n] for n in new)
+    text = "".join(path.read_text() for path in (tmp_path / "p" / "kernels").glob("*.cpp"))
+    for name, depth in new.items():
+        assert f", {depth}> {name}(" in text, name
+    for title in ("whole tensors", "computed", "after timed runs"):
+        assert title in result.stdout
+    assert "at most 0.02 of the cycles lost" in result.stdout and "cycles of a launch" in result.stdout
+
+
+def tiny_sizes(path: Path) -> dict[str, int]:
+    """FIFO depths of the example without timed runs."""
+    assert run("compile", "examples.mlp:factory", "--out", path, "--save", path / "saved").exit_code == 0
+    return {name: s.depth for name, s in torch2fpga.load(path / "saved").design.streams.items()}
+
+
 def test_explain_maps_every_part() -> None:
     result = run("explain", "examples.mlp:factory")
     assert result.exit_code == 0
@@ -358,6 +384,8 @@ def test_broken_directories_are_refused(name: str, directory: Path, tmp_path: Pa
         (["compile", "examples.mlp:factory", "--seq", "0"], 2, "--seq"),
         (["compile", "examples.mlp:factory", "--calibration", "missing.txt"], 2, "missing.txt"),
         (["compile", "examples.mlp:factory", "--calibration", "setup.cfg"], 1, "no tokenizer"),
+        (["compile", "examples.mlp:factory", "--fifo-loss", "0.02"], 2, "only --shrink-fifos"),
+        (["compile", "examples.mlp:factory", "--shrink-fifos", "--fifo-loss", "1"], 2, "--fifo-loss"),
         (["compile", "examples.mlp:factory", "--board", "u9000"], 1, "u9000"),
         (["compile", "examples.mlp:factory", "--precision", "w1a1"], 1, "w1a1"),
         (["compile", "examples.mlp:factory", "--out", "setup.cfg"], 1, "setup.cfg"),

@@ -215,12 +215,20 @@ def compile_command(
         Path | None,
         typer.Option(help="Also keep the compiled model here, for torch2fpga.load.", show_default=False),
     ] = None,
+    shrink: options.Shrink = False,
+    fifo_loss: options.FifoLoss = None,
 ) -> None:
     """Compile MODEL and write its Vitis project: kernels, weights, test bench, build files."""
+    if fifo_loss is not None and not shrink:
+        raise typer.BadParameter("only --shrink-fifos loses cycles", param_hint="--fifo-loss")
     with _typed_errors():
         loaded = _load(model, seq, batch, inputs)
         target = _free(out_dir or Path("build") / loaded.name)
-        compiled = _compile(loaded, board, precision, calibration)
+        compiled, fifos = _compile(loaded, board, precision, calibration), None
+        if shrink:
+            with phases(err) as progress:
+                fifos = compiled.shrink_fifos(loss=fifo_loss or 0.0, progress=progress)
+            compiled = fifos.model
         files = compiled.write(target)
         table = _summary(compiled, loaded)
         table.add_row("project", f"{escape(str(target))} ({len(files)} files)")
@@ -231,6 +239,8 @@ def compile_command(
         table.add_row("next", "torch2fpga verify runs its C++ against the reference; README.md in it")
         table.add_row("not proven", NOT_PROVEN)
         out.print(Panel(table, title="compiled", title_align="left"))
+        if fifos is not None:
+            show.show_cut(fifos, out)
 
 
 @app.command(

@@ -349,7 +349,7 @@ def verify_design(design: Design) -> None:
             problems.append(f"stream {name} has {uses_in.count(name)} readers, not one")
         if stream.depth < 1:
             ends = f"written by {writers.get(name, 'nobody')} and read by {readers.get(name, 'nobody')}"
-            problems.append(f"stream {name}, {ends}, has depth {stream.depth}: it must hold a token")
+            problems.append(f"stream {name} has depth {stream.depth} ({ends}): it must hold a token")
     for used in (*uses_in, *uses_out):
         if used not in design.streams:
             problems.append(f"stream {used} is used but not declared")

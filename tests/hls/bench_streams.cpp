@@ -5,10 +5,13 @@
 //   g++ -std=c++17 -O2 -DT2F_SIM -Itorch2fpga/hls/include -Itorch2fpga/hls/sim
 //       tests/hls/bench_streams.cpp -o bench_streams && ./bench_streams
 //
-// A transfer is one write and one read. Processor time, not wall time, so that a
+// With -DT2F_TIMED every process has a clock; `--json [transfers]` prints one JSON object
+// instead of lines. A transfer is one write and one read. Processor time, not wall time, so that a
 // busy machine disturbs it less; the best of several runs is printed.
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <ctime>
 
 #include "hls_stream.h"
@@ -45,10 +48,26 @@ static void region(int count, std::int64_t &sum) {
   T2F_DATAFLOW_END;
 }
 
+static bool json = false;
+
+static void show(int depth, bool record, double rate, long long cycles) {
+  static const char *separator = "";
+  if (json) {
+    std::printf("%s{\"depth\":%d,\"recorded\":%s,\"transfers_per_second\":%.0f", separator, depth,
+                record ? "true" : "false", rate);
+    if (cycles != 0) std::printf(",\"cycles\":%lld", cycles);
+    std::printf("}");
+    separator = ",";
+  } else {
+    std::printf("depth %5d%s: %7.1f M transfers/s\n", depth, record ? ", recorded" : "", rate / 1e6);
+  }
+}
+
 template <int DEPTH>
 static bool measure(int count, bool record) {
   double best = 1e30;
   std::int64_t sum = 0;
+  long long cycles = 0;
   for (int repeat = 0; repeat < 5; ++repeat) {
     t2f::sim::Scheduler scheduler;
     if (record) scheduler.recorder().enable();
@@ -61,18 +80,28 @@ static bool measure(int count, bool record) {
       return false;
     }
     if (seconds < best) best = seconds;
+#ifdef T2F_TIMED
+    cycles = static_cast<long long>(scheduler.cycles());
+#endif
   }
   if (sum != std::int64_t{count} * (count - 1) / 2) return false;
-  std::printf("depth %5d%s: %7.1f M transfers/s\n", DEPTH, record ? ", recorded" : "",
-              count / best / 1e6);
+  show(DEPTH, record, count / best, cycles);
   return true;
 }
 
-int main() {
-  const int count = 4'000'000;
+int main(int argc, char **argv) {
+  json = argc > 1 && std::strcmp(argv[1], "--json") == 0;
+  const int count = argc > 2 ? std::atoi(argv[2]) : 4'000'000;
+#ifdef T2F_TIMED
+  const char *timed = "true";
+#else
+  const char *timed = "false";
+#endif
+  if (json) std::printf("{\"timed\":%s,\"transfers\":%d,\"streams\":[", timed, count);
   const bool good = measure<1>(count, false) && measure<2>(count, false) &&
                     measure<4>(count, false) && measure<16>(count, false) &&
                     measure<64>(count, false) && measure<512>(count, false) &&
                     measure<4096>(count, false) && measure<16>(count / 8, true);
+  if (json) std::printf("]}\n");
   return good ? 0 : 1;
 }

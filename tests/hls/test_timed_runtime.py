@@ -8,15 +8,19 @@ The depth is 8 where a test says nothing else. The designs are in ``sim/timed_ca
 
 from __future__ import annotations
 
+import json
 import random
+import subprocess
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.hls.timed_program import Program, Result
 from tests.tiny import cxx_cache
+from torch2fpga.simulate.build import INCLUDE, SIM, compiler
 
 __all__ = ["cxx_cache"]
 pytestmark = pytest.mark.gxx
@@ -301,105 +305,22 @@ def test_a_token_that_was_read_is_not_seen_again() -> None:
     assert run("polled", 5).values == UNTIMED.run("polled", 5).values == tuple(range(5))
 
 
-# -- memory ports ----------------------------------------------------------------------------------
-
-ONE = 1024  # a cycle, in the unit of a port's times
-LATENCY = 64
-
-
-def port(write: bool = False, beat: int = ONE, row: int = 0, cross: int = 0, channel: int = 0,
-         outstanding: int = 16, burst: int = 32) -> list[str]:  # fmt: skip
-    where = "port k/store 1 out" if write else "port k/fetch 0 in"
-    numbers = (64 << 14, beat, 64, row, cross, channel, LATENCY, outstanding, burst)
-    return [f"{where} {' '.join(map(str, numbers))}"]
-
-
-def test_sequential_reads_come_at_the_sustained_rate() -> None:
-    """Beat i is there at 65 + i * 1253 / 1024; the last of 1024 at 65 + 1251: it issues at 1252.
-
-    The loop is left at 1252 + 8 + 64 + 1, the sink has its last token at 1252 + 8 + 64.
-    """
-    found = TIMED.run("reads", 1, 1024, 1, settings=port(beat=1253))
-    assert found.process("fetch")["ends"] == [1325]
-    assert found.stalls("fetch") == (0, 0, 1251 - 1023)
-    assert found.cycles == 1324 + 9
-    assert found.values == tuple(range(1024))
-    assert found.port("k/fetch") == {
-        "name": "k/fetch", "bytes": 65536, "transactions": 32, "busy": 1253, "first": 65, "last": 65 + 1253,
-    }  # fmt: skip
-
-
-def test_the_latency_is_paid_once_an_entry() -> None:
-    """An entry takes 1 + 9 + 8 + 64 + 1 cycles and is a burst of its own."""
-    found = TIMED.run("reads", 3, 10, 1, settings=port())
-    assert found.process("fetch")["ends"] == [3 * 83]
-    assert found.port("k/fetch")["transactions"] == 3
-    (loop,) = found.process("fetch")["loops"]
-    assert (loop["latency"], loop["entries"], loop["iterations"]) == (64, 3, 30)
-
-
-def test_random_reads_start_a_row_apart() -> None:
-    """Every seventh line, three cycles a row: issues at 1 + 3 i, the last at 28."""
-    found = TIMED.run("reads", 1, 10, 7, settings=port(row=3 * ONE))
-    assert found.process("fetch")["ends"] == [28 + 8 + 64 + 1]
-    assert found.port("k/fetch")["transactions"] == 10
-    assert found.values == tuple(range(0, 70, 7))
-
-
-def test_reads_in_a_row_do_not_open_it_again() -> None:
-    assert TIMED.run("reads", 1, 10, 1, settings=port(row=3 * ONE)).process("fetch")["ends"] == [83]
-
-
-def test_another_channel_waits_for_the_round_trip() -> None:
-    """Four lines a channel, 100 cycles to change: line 4 comes at 69 + 100, so it issues at 105."""
-    found = TIMED.run("reads", 1, 8, 1, settings=port(cross=100 * ONE, channel=256))
-    assert found.process("fetch")["ends"] == [108 + 8 + 64 + 1]
-
-
-def test_two_transactions_under_way() -> None:
-    """Transaction t is asked for when t - 2 is complete: beats at 65, 66, then 65 cycles later, ...
-
-    The last of ten comes at 66 + 4 * 65 = 326 and issues at 262.
-    """
-    found = TIMED.run("reads", 1, 10, 7, settings=port(outstanding=2))
-    assert found.process("fetch")["ends"] == [262 + 8 + 64 + 1]
-
-
-def test_the_port_reads_ahead_while_its_process_is_held_up() -> None:
-    """The sink starts behind 1 + 499 + 8 + 1 cycles; by then the beats (2 cycles each) are there.
-
-    So it takes one token a cycle, from 510 to 609. With room for 8 beats the port must wait, too.
-    """
-    found = TIMED.run("reads_late", 100, 500, settings=port(beat=2 * ONE))
-    assert found.cycles == 609 + 9
-    assert found.stalls("fetch")[2] < 20
-    small = TIMED.run("reads_late", 100, 500, settings=port(beat=2 * ONE, outstanding=2, burst=4))
-    assert small.cycles > 609 + 9 + 64
-
-
-def test_writes_are_posted_and_their_answer_awaited() -> None:
-    """Writes reach the port at 8 + i, beat i begins at 8 + i * 1253 / 1024; the last is through at 1231.
-
-    The buffer takes them; at 1000 + 8 the loop drains, and waits for the answer at 1231 + 64.
-    """
-    found = TIMED.run("writes", 1, 1000, settings=port(write=True, beat=1253))
-    assert found.process("store")["ends"] == [1295 + 1]
-    assert found.stalls("store") == (0, 0, 1295 - 1008)
-    assert (found.port("k/store")["bytes"], found.port("k/store")["transactions"]) == (64_000, 32)
-    assert found.values == tuple(range(1000))
-
-
-def test_a_full_write_buffer_stalls() -> None:
-    """Room for 4 beats: the last write goes in when beat 995 has gone, 4.9 cycles before 1230.4."""
-    found = TIMED.run("writes", 1, 1000, settings=port(write=True, beat=1253, outstanding=1, burst=4))
-    assert found.process("store")["ends"] == [1295 + 1]
-    assert found.stalls("store") == (0, 0, (1225 - 7 - 1000) + (1295 - 1226))
-
-
-def test_the_answer_is_awaited_at_every_entry() -> None:
-    """Ten writes reach the port at 8 to 17, the answer comes at 18 + 64, the loop is left at 83."""
-    assert TIMED.run("writes", 2, 10, settings=port(write=True)).process("store")["ends"] == [2 * 83]
-
-
-def test_memory_without_a_port_costs_nothing() -> None:
-    assert TIMED.run("reads", 1, 10, 1).process("fetch")["ends"] == [1 + 9 + 8 + 1]
+@pytest.mark.parametrize("timed", [False, True])
+def test_the_benchmark_of_streams_prints_json(timed: bool, tmp_path: Path) -> None:
+    """A source and a sink, as in ``pair``: one slot carries a token every second cycle."""
+    program, here = tmp_path / "bench", Path(__file__).resolve().parent
+    include = [f"-I{INCLUDE}", f"-I{SIM}"]
+    macros = ["-DT2F_SIM", *(["-DT2F_TIMED"] if timed else [])]
+    command = [compiler(), "-std=c++17", "-O0", "-Wall", "-Wextra", "-Werror", *macros, *include]
+    subprocess.run([*command, str(here / "bench_streams.cpp"), "-o", str(program)], check=True)
+    done = subprocess.run([str(program), "--json", "8000"], check=True, capture_output=True, text=True)
+    found = json.loads(done.stdout)
+    assert (found["timed"], found["transfers"]) == (timed, 8000)
+    streams = {(s["depth"], s["recorded"]): s for s in found["streams"]}
+    assert [d for d, recorded in streams if not recorded] == [1, 2, 4, 16, 64, 512, 4096]
+    assert all(s["transfers_per_second"] > 0 for s in found["streams"])
+    if timed:
+        assert streams[1, False]["cycles"] == 1 + 2 * 7999 + 8 + 8 + 1
+        assert {s["cycles"] for k, s in streams.items() if k[0] != 1 and not k[1]} == {1 + 7999 + 8 + 8 + 1}
+    else:
+        assert all("cycles" not in s for s in found["streams"])

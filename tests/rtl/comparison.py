@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -151,25 +151,22 @@ class Case:
         Raises:
             RuntimeError: if the run fails, or knows a loop of the stage by another depth than it should.
         """
-        library = _library(self.stage, tuple(sorted(self.numbers.items())))
+        side = _TIMED[_key(self)]
+        library = side.library
         arrays = [np.ascontiguousarray(tokens) for tokens in self.inputs.values()]
         pointers = (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays))
         rows = [n for pattern in self.patterns(traffic).values() for n in pattern]
-        numbers = self.numbers
-        settings = self._settings()
-        run = library.entry(
-            pointers, (ctypes.c_long * len(rows))(*rows), numbers["batch"], numbers["seq"], settings.encode()
-        )
+        patterns = (ctypes.c_long * len(rows))(*rows)
+        batch, seq = self.numbers["batch"], self.numbers["seq"]
+        run = side.entry(pointers, patterns, batch, seq, self._settings().encode())
         try:
             text = library.timed_text(run).decode()
             if text.startswith("!"):
                 raise RuntimeError(text[1:])
-            count = library.timed_count(run)
-            arrivals = np.ctypeslib.as_array(
-                ctypes.cast(library.timed_cycles(run), ctypes.POINTER(ctypes.c_uint64)), (count,)
-            ).tolist()
-            size = self.out_bytes
+            count, size = library.timed_count(run), self.out_bytes
             raw = ctypes.string_at(library.timed_tokens(run), count * size)
+            cycles = ctypes.cast(library.timed_cycles(run), ctypes.POINTER(ctypes.c_uint64))
+            arrivals = [cycles[i] for i in range(count)]
         finally:
             library.timed_free(run)
         processes = {p["path"]: p for p in json.loads(text)["processes"]}
@@ -201,12 +198,21 @@ def differences(rtl: Outcome, timed: Outcome) -> tuple[float, float]:
 
 # -- the timed run's library ----------------------------------------------------------------------
 
-_LIBRARIES: dict[tuple[str, tuple[tuple[str, int], ...]], Any] = {}
+
+@dataclass(frozen=True)
+class TimedSide:
+    """A compiled bench: its library, and the entry for one stage and its numbers."""
+
+    library: ctypes.CDLL
+    entry: Any
 
 
-def prepare(cases: list[Case]) -> None:
-    """Compile the timed side of several cases as one library."""
-    wanted = {(c.stage.name, tuple(sorted(c.numbers.items()))): c for c in cases}
+_TIMED: dict[tuple[str, tuple[tuple[str, int], ...]], TimedSide] = {}
+
+
+def prepare(cases: Sequence[Case]) -> None:
+    """Compile the timed side of several cases as one library; ``Case.timed`` needs it."""
+    wanted = {_key(case): case for case in cases}
     lines = ['#include "timed.hpp"']
     for i, case in enumerate(wanted.values()):
         lines += [f"struct Config{i} {{", *config_lines(case.stage.config(case.numbers)), "};"]
@@ -217,27 +223,21 @@ def prepare(cases: list[Case]) -> None:
             " tokens, patterns, settings);",
             "}",
         ]
-    header = (verilator.HERE / "timed.hpp").read_text()
-    path = build_library({"timed.hpp": header, "timed.cpp": "\n".join(lines) + "\n"}, (*FLAGS, "-DT2F_TIMED"))
+    sources = {"timed.hpp": (verilator.HERE / "timed.hpp").read_text(), "timed.cpp": "\n".join(lines) + "\n"}
+    library = ctypes.CDLL(str(build_library(sources, (*FLAGS, "-DT2F_TIMED"))))
+    for name in ("timed_text", "timed_tokens", "timed_cycles", "timed_count", "timed_free"):
+        getattr(library, name).argtypes = [ctypes.c_void_p]
+        getattr(library, name).restype = ctypes.c_void_p
+    library.timed_text.restype = ctypes.c_char_p
+    library.timed_count.restype = ctypes.c_long
+    library.timed_free.restype = None
+    pointer, number = ctypes.c_void_p, ctypes.c_int
     for i, key in enumerate(wanted):
-        library = ctypes.CDLL(str(path))
-        library.entry = getattr(library, f"timed_{i}")
-        library.entry.restype = ctypes.c_void_p
-        library.entry.argtypes = [
-            ctypes.c_void_p,
-            ctypes.c_void_p,
-            ctypes.c_int,
-            ctypes.c_int,
-            ctypes.c_char_p,
-        ]
-        for name in ("timed_text", "timed_tokens", "timed_cycles", "timed_count", "timed_free"):
-            getattr(library, name).argtypes = [ctypes.c_void_p]
-            getattr(library, name).restype = ctypes.c_void_p
-        library.timed_text.restype = ctypes.c_char_p
-        library.timed_count.restype = ctypes.c_long
-        library.timed_free.restype = None
-        _LIBRARIES[key] = library
+        entry = getattr(library, f"timed_{i}")
+        entry.restype = pointer
+        entry.argtypes = [pointer, pointer, number, number, ctypes.c_char_p]
+        _TIMED[key] = TimedSide(library, entry)
 
 
-def _library(stage: Stage, numbers: tuple[tuple[str, int], ...]) -> Any:
-    return _LIBRARIES[stage.name, numbers]
+def _key(case: Case) -> tuple[str, tuple[tuple[str, int], ...]]:
+    return case.stage.name, tuple(sorted(case.numbers.items()))

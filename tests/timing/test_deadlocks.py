@@ -312,9 +312,8 @@ def test_depth_zero_names_the_stages_at_both_ends(model: CompiledModel) -> None:
     writer, reader = design.writers()[name], design.readers()[name]
     stream = dataclasses.replace(design.streams[name], depth=0)
     broken = dataclasses.replace(design, streams={**design.streams, name: stream})
-    with pytest.raises(
-        DesignError, match=f"stream {name}, written by {writer} and read by {reader}, has depth 0"
-    ):
+    ends = f"written by {writer} and read by {reader}"
+    with pytest.raises(DesignError, match=rf"stream {name} has depth 0 \({ends}\): it must hold a token"):
         verify_design(broken)
     verify_design(design)
     message = _timed(model, {name: 0}).message

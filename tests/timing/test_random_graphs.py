@@ -28,7 +28,7 @@ pytestmark = pytest.mark.gxx
 #: a model: an operation and the models in front of it; ("x",) is the input
 Recipe = tuple[Any, ...]
 CLOCK = 250.0
-BATCH, SEQ = 2, 7
+BATCH, SEQ = 2, 19
 
 
 class _Plain(FunctionalRun):
@@ -37,6 +37,20 @@ class _Plain(FunctionalRun):
 
 class _Timed(TimedRun):
     flags: ClassVar[tuple[str, ...]] = ("-DT2F_TIMED", "-O0")
+
+
+class _Attend(nn.Module):
+    """Self-attention with two heads of seven channels: all keys are taken in before the first query."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(width, 14) for _ in range(3))
+        self.out = nn.Linear(14, 14)
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = [part(x).view(*x.shape[:2], 2, 7).transpose(1, 2) for part in (self.q, self.k, self.v)]
+        mixed = nn.functional.scaled_dot_product_attention(*heads).transpose(1, 2)
+        return self.out(mixed.reshape(*x.shape[:2], 14))
 
 
 class _Graph(nn.Module):
@@ -60,6 +74,8 @@ class _Graph(nn.Module):
         made: nn.Module | None = None
         if kind == "linear":
             made, width = nn.Linear(width, before[1]), before[1]
+        elif kind == "attend":
+            made, width = _Attend(width), 14
         elif kind == "norm":
             made = nn.LayerNorm(width)
         elif kind == "gelu":
@@ -97,15 +113,15 @@ class _Graph(nn.Module):
 @st.composite
 def recipes(draw: st.DrawFn) -> Recipe:
     """Values are made one by one from those before, so branches part, nest and join again."""
-    values: list[Recipe] = [("linear", ("x",), draw(st.sampled_from([5, 8, 13])))]
+    values: list[Recipe] = [("linear", ("x",), draw(st.sampled_from([20, 33, 40])))]
     for _ in range(draw(st.integers(3, 7))):
         source = draw(st.sampled_from(values[-3:]))
-        kind = draw(st.sampled_from(["linear", "norm", "gelu", "relu", "add", "add", "cat"]))
+        kind = draw(st.sampled_from(["linear", "norm", "attend", "gelu", "relu", "add", "add", "cat"]))
         if kind == "linear":
-            values.append((kind, source, draw(st.sampled_from([3, 9, 17]))))
+            values.append((kind, source, draw(st.sampled_from([9, 33, 40]))))
         elif kind in ("add", "cat"):
             values.append((kind, source, draw(st.sampled_from(values))))
-        else:
+        elif kind != source[0]:
             values.append((kind, source))
     joined = values[-1]
     for loose in values[:-1]:
@@ -181,13 +197,13 @@ def _deeper_is_not_slower(
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-@given(st.data(), recipes(), st.sampled_from([3, 8, 11]), st.sampled_from([(8, 1), (8, 3), (16, 4)]))
+@given(st.data(), recipes(), st.sampled_from([3, 8, 11]), st.sampled_from([(8, 1), (8, 5), (16, 8)]))
 def test_random_graphs(data: st.DataObject, recipe: Recipe, width: int, shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
     inputs = (rows(BATCH, SEQ, width),)
     made = compile_model(_Graph(recipe, width).eval(), inputs, lanes=shape[0], tile=shape[1])
     plain, timed = _Plain(made.design), _Timed(made.design)
-    for batch, seq in ((1, 1), (1, 5), (BATCH, SEQ)):
+    for batch, seq in ((1, 1), (1, 11), (BATCH, SEQ)):
         _agree(made, plain, timed, _inputs(inputs, batch, seq))
     names = sorted(n for n, s in made.design.streams.items() if s.depth > 1)
     for name in data.draw(st.lists(st.sampled_from(names), min_size=3, max_size=3, unique=True)):
@@ -195,23 +211,64 @@ def test_random_graphs(data: st.DataObject, recipe: Recipe, width: int, shape: t
         _deeper_is_not_slower(made, timed, inputs, name, [1, 2, 3, planned // 2 + 1, planned, 2 * planned])
 
 
+def test_a_value_joined_to_itself_holds_back_a_tile() -> None:
+    """The join takes a tile of its first input, 8 rows of 5 tokens, before it touches the second."""
+    value = ("relu", ("linear", ("x",), 40))
+    inputs = (rows(BATCH, SEQ, 11),)
+    made = compile_model(_Graph(("linear", ("cat", value, value), 4), 11).eval(), inputs, lanes=8, tile=8)
+    bound = _bound(made, inputs)
+    timed = _Timed(made.design)
+    assert _time(made, timed, bound).message == ""
+    (join,) = [s for s in made.design.stages if s.template == "concat_channels"]
+    second = join.inputs[1]
+    assert made.design.streams[second].depth >= 8 * 5
+    failed = _time(made, timed, bound, fifos={second: 16})
+    assert f"/{second} (full, 16 of 16 tokens)" in failed.message
+
+
 # -- what random graphs do not have ---------------------------------------------------------------
 
 
-def _fixed(name: str) -> tuple[CompiledModel, Inputs]:
-    model, inputs = build(name)
-    return compile_model(model, inputs, lanes=8, tile=4), inputs
+class _Pooled(nn.Module):
+    """One row of every sequence, and all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(11, 9), nn.Linear(9, 5), nn.Linear(11, 3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.b(torch.tanh(self.a(x[:, 0]))), self.c(x)
+
+
+def _check(made: CompiledModel, inputs: Inputs, sizes: tuple[tuple[int, int], ...]) -> None:
+    """Values and traffic at three sizes, and the deepest FIFO a fourth, half and twice as deep."""
+    plain, timed = _Plain(made.design), _Timed(made.design)
+    for batch, seq in sizes:
+        _agree(made, plain, timed, _inputs(inputs, batch, seq))
+    name = max(made.design.streams, key=lambda n: made.design.streams[n].depth)
+    planned = made.design.streams[name].depth
+    _deeper_is_not_slower(made, timed, inputs, name, [planned // 4, planned // 2, planned, 2 * planned])
 
 
 @pytest.mark.parametrize("name", named("bert", "gpt2_mask"))
 def test_tables_masks_and_the_layer_loop(name: str) -> None:
-    """Traffic of ids, gathered rows, positions, masks and weights at three sizes; one deeper FIFO."""
-    made, inputs = _fixed(name)
-    plain, timed = _Plain(made.design), _Timed(made.design)
-    for batch, seq in ((1, 1), (1, 3), (2, 5)):
-        _agree(made, plain, timed, _inputs(inputs, batch, seq))
-    roles = {p.role for p in made.design.ports}
-    assert {"ids", "table", "mask", "weights", "output"} <= roles
-    name = max(made.design.streams, key=lambda n: made.design.streams[n].depth)
-    planned = made.design.streams[name].depth
-    _deeper_is_not_slower(made, timed, inputs, name, [planned // 4, planned // 2, planned, 2 * planned])
+    """Ids, gathered rows, positions, masks, weights of several layers, kernels with links between."""
+    model, inputs = build(name)
+    made = compile_model(model, inputs, lanes=8, tile=4)
+    assert {"ids", "table", "mask", "weights", "output"} <= {p.role for p in made.design.ports}
+    assert len(made.design.kernels) > 1
+    _check(made, inputs, ((1, 1), (1, 3), (2, 5)))
+
+
+def test_weights_that_are_read_for_every_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nineteen rows in tiles of three are seven tiles a sequence; a row select has one of its own."""
+    monkeypatch.setattr("torch2fpga.lower.linear.KEEP_BYTES", 0)
+    inputs = (rows(BATCH, SEQ, 11),)
+    made = compile_model(_Pooled(), inputs, lanes=8, tile=3)
+    streamed = [p for p in made.design.ports if p.template == "read_words_per_tile"]
+    assert sorted(bool(p.config["one_row"]) for p in streamed) == [False, True, True]
+    _check(made, inputs, ((1, 1), (1, 5), (BATCH, SEQ)))
+    (full,) = [p for p in streamed if not p.config["one_row"]]
+    words = full.config["words"]
+    assert bytes_moved(made.design, 2, 19)[full.kernel, full.name] == 2 * 7 * words * 64
+    assert bytes_moved(made.design, 1, 1)[full.kernel, full.name] == words * 64

@@ -11,17 +11,20 @@ from rich.console import Console
 
 from tests.timed_samples import CYCLES, sample
 from torch2fpga.errors import InputError
+from torch2fpga.timing.fifos import FifoReport, FifoSize
 from torch2fpga.timing.report import Deadlock, Wait
 from torch2fpga.timing.run import check_fifos
 from torch2fpga.timing.show import (
     BAR,
     BARS,
     bar,
+    cut_text,
     intervals,
     milliseconds,
     parse_fifos,
     rate_of,
     show,
+    show_cut,
     text,
 )
 from torch2fpga.timing.states import totals
@@ -133,3 +136,58 @@ def test_unknown_streams_get_near_names() -> None:
         check_fifos(["key_weight"], streams)
     with pytest.raises(InputError, match=r"no stream zzz; there are query_weights, .*no stream qqq"):
         check_fifos(["zzz", "qqq"], streams)
+
+
+# -- FIFOs that were cut ----------------------------------------------------------------------------
+
+#: name, computed, held, new, whole tensor, bytes of a token; costs by hand in the tests below
+SIZES = (
+    FifoSize("long", 4096, 700, 512, 9000, 64),
+    FifoSize("[red]x[/red]", 204, 114, 32, 4096, 8),
+    FifoSize("kept", 16, 16, 16, 16, 4),
+)
+
+
+def cut_report(sizes: tuple[FifoSize, ...] = SIZES, loss: float = 0.0, after: int = 2000) -> FifoReport:
+    model, _ = sample()
+    return FifoReport(model, sizes, {(1, 19): (1000, 1000), (3, 19): (2000, after)}, loss, 38)
+
+
+def columns(out: str, start: str) -> list[str]:
+    (line,) = (line for line in out.splitlines() if line.startswith(start))
+    return line.removeprefix(start).split()
+
+
+def test_cut_fifos_show_memory_at_each_choice_of_depths() -> None:
+    out = cut_text(cut_report())
+    # A URAM is 72 bits x 4,096: 8 side by side for 64 bytes, 3 deep for 9,000 tokens. A RAMB18 is
+    # 36 bits x 512: 2 side by side for 8 bytes, 8 deep for 4,096 tokens; 15 for 64 bytes x 512. An
+    # SRL32 is a LUT a bit.
+    assert columns(out, "whole tensors") == ["594.6", "100%", "32", "16", "24"]
+    assert columns(out, "computed ") == ["257.7", "43%", "32", "2", "8"]
+    assert columns(out, "after timed runs") == ["32.3", "5%", "96", "15", "0"]
+    assert "3 FIFOs; from 38 timed runs at 2 sizes, no cycle lost; cycles timed, memory modelled" in out
+    assert "at most 0.02 of the cycles lost" in cut_text(cut_report(loss=0.02))
+
+
+def test_cut_fifos_show_cycles_at_each_size() -> None:
+    out = cut_text(cut_report(after=2030))
+    assert columns(out, "1 x 19") == ["1,000", "1,000", "none"]
+    assert columns(out, "3 x 19") == ["2,000", "2,030", "+1.50", "%"]
+
+
+def test_cut_fifos_are_named_most_bytes_first() -> None:
+    out = cut_text(cut_report())
+    assert columns(out, "long") == ["64", "9,000", "4,096", "700", "512", "BRAM"]
+    assert columns(out, "[red]x[/red]") == ["8", "4,096", "204", "114", "32", "SRL"]
+    assert out.index("long") < out.index("[red]x[/red]") and "kept  " not in out
+    short = cut_text(cut_report(), limit=1)
+    assert "1 more FIFOs that were cut" in short and "[red]x[/red]" not in short
+    assert "cut most" not in cut_text(cut_report(SIZES[2:]))
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_tables_of_cut_fifos_fit_the_terminal(width: int) -> None:
+    stream = StringIO()
+    show_cut(cut_report(), Console(file=stream, width=width, color_system=None))
+    assert max(map(len, stream.getvalue().splitlines())) <= width

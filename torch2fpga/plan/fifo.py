@@ -3,8 +3,11 @@
 rows as the long one takes in before its first row comes out.
 
 Arrival times are counted in rows. A stage that works on tiles holds one tile; attention takes in
-a whole sequence of keys before it looks at a query. The feedback of the layer loop holds all rows
-of a launch, because the first stages of the next layer may not start before this layer is done.
+a whole sequence of keys before it looks at a query. Rows pass block by block of channels within a
+tile, so a stage that joins channels takes a whole tile of its first input before it touches the
+second: that one must hold back a tile even where both come from the same fork. The feedback of the
+layer loop holds all rows of a launch, because the first stages of the next layer may not start
+before this layer is done.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from dataclasses import replace
 
 from torch2fpga.design import Design, Stage, ceil_div
 from torch2fpga.lower.plumbing import LoopEnterStage, RelayStage
+from torch2fpga.lower.rows import ConcatStage
 
 #: tokens of slack on streams that no join waits for
 MINIMUM = 16
@@ -33,6 +37,8 @@ def size_fifos(design: Design) -> Design:
         for name in inputs:
             stream = design.streams[name]
             rows = 0 if _reads_whole_first(stage, name) else ready - arrival.get(name, 0)
+            if isinstance(stage, ConcatStage) and name == stage.inputs[1]:
+                rows += s.tile
             if isinstance(stage, LoopEnterStage):
                 rows = s.max_batch * s.max_seq if name == stage.inputs[1] else 0
             if stream.kind == "scores" or stream.link:

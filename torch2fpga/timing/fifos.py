@@ -94,20 +94,9 @@ class FifoReport:
         return sum(int(getattr(s, which)) * s.token_bytes for s in self.streams)
 
     def __str__(self) -> str:
-        lines = []
-        for which, title in (
-            ("whole_tensor", "whole tensors"),
-            ("computed", "computed"),
-            ("depth", "after timed runs"),
-        ):
-            cost = self.cost(which)
-            lines.append(
-                f"{title:<17} {self.bytes(which) / 1024:>10,.0f} KiB  {cost.lut:>8,} LUT (SRL)  "
-                f"{cost.bram18:>6,} BRAM18  {cost.uram:>5,} URAM"
-            )
-        for (batch, seq), (before, after) in self.cycles.items():
-            lines.append(f"{batch} x {seq} tokens: {before:,} cycles before, {after:,} after")
-        return "\n".join(lines)
+        from torch2fpga.timing.show import cut_text
+
+        return cut_text(self)
 
 
 def shrink_fifos(

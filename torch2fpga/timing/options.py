@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of ``torch2fpga time`` that no other command has."""
+"""Options of ``torch2fpga time`` that no other command has, and those that make ``compile`` run it."""
 
 from __future__ import annotations
 
@@ -54,4 +54,25 @@ RunBoard = Annotated[
 ]
 RunPrecision = Annotated[
     str | None, typer.Option("--precision", help="Number formats (default w8a8).", show_default=False)
+]
+Shrink = Annotated[
+    bool,
+    typer.Option(
+        "--shrink-fifos",
+        help="Cut FIFOs by timed runs before anything is written (needs g++, takes dozens of runs). The "
+        "computed depths hold for every length; most FIFOs never get that full. Each one gets the most "
+        "tokens that it held at several sizes, and where block memory becomes cheaper even less, as long "
+        "as no cycle is lost. Prints memory and cycles before and after.",
+    ),
+]
+FifoLoss = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        max=0.99,
+        metavar="SHARE",
+        help="With --shrink-fifos: share of the cycles that smaller FIFOs may cost at any size; 0.02 is two "
+        "per cent (default 0).",
+        show_default=False,
+    ),
 ]

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A timed run on the terminal: summary, stages, FIFOs, memory ports, a deadlock.
+"""A timed run on the terminal: summary, stages, FIFOs, memory ports, a deadlock; and FIFOs cut by
+timed runs.
 
 Nothing here needs torch, so that ``torch2fpga time --help`` answers at once.
 """
@@ -7,7 +8,7 @@ Nothing here needs torch, so that ``torch2fpga time --help`` answers at once.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from torch2fpga.timing.states import STATES, longest_waits, tight_streams, total
 
 if TYPE_CHECKING:
     from torch2fpga.compiled import CompiledModel
+    from torch2fpga.timing.fifos import FifoReport
     from torch2fpga.timing.report import Deadlock, PortTime, StageTime, TimeReport
 
 #: state -> (character, colour) of the bars; the characters differ where there are no colours
@@ -37,6 +39,12 @@ BAR = 24
 WIDTH = 128
 #: rows of a table unless a caller says otherwise
 ROWS = 15
+#: rows of the table of cut FIFOs
+CUT_ROWS = 8
+#: depths that are compared: attribute of ``FifoSize`` -> title
+DEPTHS = {"whole_tensor": "whole tensors", "computed": "computed", "depth": "after timed runs"}
+#: ``FifoSize.storage`` -> title
+STORAGE = {"srl": "SRL", "bram": "BRAM", "uram": "URAM"}
 #: bytes from which on a rate means something: a burst of the memory ports
 BURST = 2048
 #: an interval counts as another than the declared one from this share on
@@ -274,10 +282,64 @@ def show(report: TimeReport, console: Console, limit: int = ROWS) -> None:
 
 def text(report: TimeReport, limit: int = ROWS) -> str:
     """The same as plain text."""
+    return _plain(lambda console: show(report, console, limit))
+
+
+def _plain(draw: Callable[[Console], None]) -> str:
     stream = StringIO()
-    console = Console(file=stream, width=WIDTH, color_system=None, force_terminal=False)
-    show(report, console, limit)
+    draw(Console(file=stream, width=WIDTH, color_system=None, force_terminal=False))
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+
+
+def cut_summary(report: FifoReport) -> Group:
+    """What all FIFOs take at each choice of depths, and how that was found."""
+    allowed = f"at most {report.loss:.3g} of the cycles lost" if report.loss else "no cycle lost"
+    found = f"from {report.runs} timed runs at {len(report.cycles)} sizes, {allowed}"
+    basis = f"cycles timed, memory modelled ({NOT_SYNTHESISED})"
+    table = _table("FIFOs", ["depths"], ["KiB", "of whole", "LUT (SRL)", "BRAM18", "URAM"])
+    whole = max(1, report.bytes("whole_tensor"))
+    for which, title in DEPTHS.items():
+        cost, size = report.cost(which), report.bytes(which)
+        counts = (f"{n:,}" for n in (cost.lut, cost.bram18, cost.uram))
+        table.add_row(title, f"{size / 1024:,.1f}", f"{size / whole:.0%}", *counts)
+    return Group(table, Text(f"{len(report.streams)} FIFOs; {found}; {basis}"))
+
+
+def cut_cycles(report: FifoReport) -> Table:
+    """Cycles of a launch before and after, at each size that was timed."""
+    table = _table("cycles of a launch", ["sequences x tokens"], ["computed depths", "new depths", "change"])
+    for (batch, seq), (before, after) in report.cycles.items():
+        lost = f"{100 * (after / before - 1):+.2f} %" if after != before else "none"
+        table.add_row(f"{batch} x {seq}", f"{before:,}", f"{after:,}", lost)
+    return table
+
+
+def cut_depths(report: FifoReport, limit: int) -> Table | None:
+    """FIFOs with their depths in tokens, those that lost most bytes first; None if none was cut."""
+    cut = [s for s in report.streams if s.depth < s.computed]
+    if not cut:
+        return None
+    cut.sort(key=lambda s: ((s.depth - s.computed) * s.token_bytes, s.name))
+    title = "FIFOs that were cut most, depths in tokens"
+    table = _table(title, ["stream"], ["bytes", "whole", "computed", "held", "new"], ["kept in"])
+    for s in cut[:limit]:
+        counts = (s.token_bytes, s.whole_tensor, s.computed, s.held, s.depth)
+        table.add_row(escape(s.name), *(f"{n:,}" for n in counts), STORAGE[s.storage])
+    return _limited(table, len(cut), limit, "FIFOs that were cut")
+
+
+def show_cut(report: FifoReport, console: Console, limit: int = CUT_ROWS) -> None:
+    """Print what cutting the FIFOs saved and cost; at most ``limit`` FIFOs by name."""
+    parts = [cut_summary(report), cut_cycles(report), cut_depths(report, limit)]
+    for number, part in enumerate(p for p in parts if p is not None):
+        if number:
+            console.print()
+        console.print(part)
+
+
+def cut_text(report: FifoReport, limit: int = CUT_ROWS) -> str:
+    """The same as plain text."""
+    return _plain(lambda console: show_cut(report, console, limit))
 
 
 def written(compiled: CompiledModel, report: TimeReport, targets: Mapping[str, Path]) -> list[str]:
