@@ -33,6 +33,7 @@ from benchmarks.common import ROOT, Results
 from examples import minilm
 from torch2fpga.plan.latency import estimate_latency
 from torch2fpga.simulate.build import FLAGS, INCLUDE, SIM, compiler
+from torch2fpga.simulate.timed import TimedRun
 from torch2fpga.timing.inputs import random_inputs
 
 TOKENS = 128
@@ -85,7 +86,7 @@ def transfers(results: Results) -> None:
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "bench_streams"
         flags = [f for f in FLAGS if f not in ("-fPIC", "-Werror")]
-        command = [compiler(), *flags, "-DT2F_TIMED", f"-I{INCLUDE}", f"-I{SIM}", str(STREAMS)]
+        command = [compiler(), *flags, *TimedRun.flags, f"-I{INCLUDE}", f"-I{SIM}", str(STREAMS)]
         subprocess.run([*command, "-o", str(program)], check=True)
         text = subprocess.run([str(program), "--json"], check=True, capture_output=True, text=True).stdout
     rates = {int(r["depth"]): float(r["transfers_per_second"]) for r in json.loads(text) if not r["recorded"]}

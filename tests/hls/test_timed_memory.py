@@ -80,15 +80,18 @@ def test_two_transactions_under_way() -> None:
 
 
 def test_the_port_reads_ahead_while_its_process_is_held_up() -> None:
-    """The sink starts behind 1 + 499 + 8 + 1 cycles; by then the beats (2 cycles each) are there.
+    """The sink starts behind 1 + 499 + 8 + 1 cycles, at 510; the FIFO takes two tokens before.
 
-    So it takes one token a cycle, from 510 to 609. With room for 8 beats the port must wait, too.
+    Line i (2 cycles each) issues at 1 + 2 i. Token 2 would be written at 5 + 71 = 76: there the pipeline
+    stops, with lines up to 37 in it, 2 cycles apart. They are written from 511, when the first slot
+    is free, to 511 + 2 * 35 = 581. All others have been read ahead by then and follow every cycle,
+    token 99 at 581 + 62 = 643; it is read at 644. With room for 8 beats line 38 waits for memory.
     """
     found = TIMED.run("reads_late", 100, 500, settings=port(beat=2 * ONE))
-    assert found.cycles == 609 + 9
-    assert found.stalls("fetch")[2] < 20
+    assert found.cycles == 644 + 9
     small = TIMED.run("reads_late", 100, 500, settings=port(beat=2 * ONE, outstanding=2, burst=4))
-    assert small.cycles > 609 + 9 + 64
+    assert small.cycles > 644 + 9 + 64
+    assert found.values == small.values and len(found.values) == 100
 
 
 def test_writes_are_posted_and_their_answer_awaited() -> None:
@@ -108,7 +111,7 @@ def test_a_full_write_buffer_stalls() -> None:
     found = TIMED.run("writes", 1, 1000, settings=port(write=True, beat=1253, outstanding=1, burst=4))
     assert found.process("store")["ends"] == [1295 + 1]
     assert found.stalls("store") == (0, 0, (1225 - 7 - 1000) + (1295 - 1226))
-    assert sum(lost[2] for lost in found.process("store")["lost"][: 1216 // 16]) > 200
+    assert sum(lost[2] for lost in found.process("store")["lost"][: 1008 // 16]) > 150
     posted = TIMED.run("writes", 1, 1000, settings=port(write=True, beat=1253)).process("store")["lost"]
     assert sum(lost[2] for lost in posted[: 1008 // 16]) == 0  # all of it at the end of the loop
 

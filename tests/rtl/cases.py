@@ -178,6 +178,3 @@ def traffic(case: Case) -> dict[str, dict[str, Pattern]]:
         "both in short bursts": {first: SHORT_BURSTS, "y": SHORT_BURSTS},
     }
 
-
-#: traffic with a sink that always takes: no output is ever full, nothing but the issue waits
-NEVER_FULL = ("free", "slow source", "source in bursts")

@@ -9,7 +9,9 @@
 //   - All reads of an iteration happen together, when the last of their tokens is there;
 //     a slot is free in the cycle behind. (Where an iteration writes and then reads on, the
 //     reads in front of the write are one group, those behind it another.)
-//   - A full output stalls the issue. What is written in a cycle can be read in the next.
+//   - A full output stops the whole pipeline from the cycle of that write on: what was
+//     issued before has been read, what comes later issues later. What is written in
+//     a cycle can be read in the next.
 // Times depend on the order of tokens only, never on which process ran first on the host.
 #ifndef T2F_SIM_CLOCK_HPP
 #define T2F_SIM_CLOCK_HPP
@@ -102,13 +104,37 @@ class Clock {
   // Time of the iteration's latest read.
   Cycle read_at = 0;
 
-  void stall(Stall why, Cycle until) {
+  __attribute__((noinline)) void stall(Stall why, Cycle until) {
     if (use_ != nullptr) use_->stalls[static_cast<int>(why)] += until - now;
     totals_[static_cast<int>(why)] += until - now;
     timeline_.add(why, now, until);
     now = until;
     if (now >= limit_) over_limit();
   }
+
+  // The iteration's issue waits until `there`, when what it reads is there. Stops of the
+  // pipeline that fall into that time delay it further.
+  void await(Stall why, Cycle there) {
+    while (first_stop_ != last_stop_) {
+      const Stop &stop = stops_[first_stop_ & stop_mask_];
+      const Cycle begins = stop.at + stopped_;
+      if (begins > (now > there ? now : there)) break;
+      if (begins > now) stall(why, begins);
+      take_stop();
+    }
+    if (now < there) stall(why, there);
+  }
+
+  // A write of this iteration has to wait `cycles` for space: the pipeline stops there.
+  void stop(Stall why, Cycle cycles) {
+    if (site_ == nullptr) {
+      stall(why, now + cycles);
+      return;
+    }
+    add_stop(why, now - stopped_ + write_offset, cycles);
+  }
+  // When a write of this iteration reaches its output, as far as known.
+  Cycle write_at() const { return now + write_offset + pending_; }
 
   // A token of `channel` was read in this iteration; its slot is free when the
   // iteration's reads are complete.
@@ -129,8 +155,8 @@ class Clock {
       return;
     }
     now += ii_;
-    ++use_->iterations;
-    if (now >= limit_) over_limit();
+    ++iterations_;
+    if (now >= attention_) attend();
   }
 
   // Drains the loop that the process is in, if any, and leaves it.
@@ -147,6 +173,33 @@ class Clock {
   friend class Scheduler;
   static constexpr std::size_t held_limit = 16;
 
+  // The pipeline stands still for `cycles` when it has run `at` cycles of its own.
+  struct Stop {
+    Cycle at;
+    Cycle cycles;
+    Stall why;
+  };
+
+  // `attention_` is passed: a stop is due, or the limit.
+  __attribute__((noinline)) void attend() {
+    while (first_stop_ != last_stop_ && now - stopped_ >= stops_[first_stop_ & stop_mask_].at) {
+      take_stop();
+    }
+    if (now >= limit_) over_limit();
+  }
+  void look_ahead() {
+    attention_ = first_stop_ == last_stop_ ? limit_ : stops_[first_stop_ & stop_mask_].at + stopped_;
+    if (limit_ < attention_) attention_ = limit_;
+  }
+  void take_stop() {
+    const Stop stop = stops_[first_stop_++ & stop_mask_];
+    stall(stop.why, now + stop.cycles);
+    stopped_ += stop.cycles;
+    pending_ -= stop.cycles;
+    look_ahead();
+  }
+  void add_stop(Stall why, Cycle at, Cycle cycles);
+
   void enter(const Site &site);
   [[noreturn]] void over_limit();
 
@@ -154,6 +207,16 @@ class Clock {
   Cycle ii_ = 1;
   SiteUse *use_ = nullptr;
   Cycle limit_ = std::numeric_limits<Cycle>::max();
+  Cycle attention_ = 0;            // from here on an iteration has more to do: a stop, the limit
+  std::uint64_t iterations_ = 0;   // of this entry of the loop
+  // Stops of the pipeline that are ahead of the issue: an iteration's writes come
+  // `write_offset` later, when others have been issued already.
+  std::vector<Stop> stops_ = std::vector<Stop>(16);
+  std::uint64_t stop_mask_ = 15;
+  std::uint64_t first_stop_ = 0;
+  std::uint64_t last_stop_ = 0;
+  Cycle pending_ = 0;   // cycles of those
+  Cycle stopped_ = 0;   // cycles that the loop has stood still: now - stopped_ is its own time
   std::size_t held_count_ = 0;
   Channel *held_[held_limit] = {};
   MemoryPort *port_ = nullptr;      // last one accessed

@@ -48,6 +48,27 @@ inline void Clock::release() {
   held_count_ = 0;
 }
 
+inline T2F_NOINLINE void Clock::add_stop(Stall why, Cycle at, Cycle cycles) {
+  pending_ += cycles;
+  if (first_stop_ != last_stop_) {
+    Stop &last = stops_[(last_stop_ - 1) & stop_mask_];
+    if (last.at == at && last.why == why) {
+      last.cycles += cycles;
+      return;
+    }
+  }
+  if (last_stop_ - first_stop_ == stops_.size()) {
+    std::vector<Stop> more(stops_.size() * 2);
+    for (std::uint64_t i = first_stop_; i != last_stop_; ++i) {
+      more[i & (more.size() - 1)] = stops_[i & stop_mask_];
+    }
+    stops_ = std::move(more);
+    stop_mask_ = stops_.size() - 1;
+  }
+  stops_[last_stop_++ & stop_mask_] = Stop{at, cycles, why};
+  look_ahead();
+}
+
 inline T2F_NOINLINE void Clock::enter(const Site &site) {
   leave();
   use_ = nullptr;
@@ -63,9 +84,10 @@ inline T2F_NOINLINE void Clock::enter(const Site &site) {
   ++now;
   ++entry_;
   ++use_->entries;
-  ++use_->iterations;
+  iterations_ = 1;
   site_ = &site;
   ii_ = site.ii;
+  look_ahead();
   write_offset = use_->depth - 1 + use_->latency;
   if (now >= limit_) over_limit();
 }
@@ -73,6 +95,9 @@ inline T2F_NOINLINE void Clock::enter(const Site &site) {
 inline T2F_NOINLINE void Clock::leave() {
   end_reads();
   if (site_ == nullptr) return;
+  while (first_stop_ != last_stop_) take_stop();  // while the last iterations drain
+  stopped_ = 0;
+  use_->iterations += iterations_;
   now += use_->depth + use_->latency;
   if (written_until_ > now) {
     const Cycle until = written_until_;
@@ -88,9 +113,9 @@ inline T2F_NOINLINE void Clock::memory(const void *address, std::size_t bytes, b
   if (port_ == nullptr || !port_->contains(address)) port_ = scheduler_->port_of(address);
   if (port_ == nullptr) return;  // no port of the card: an array of a test bench
   if (write) {
-    const Cycle at = now + write_offset;
+    const Cycle at = write_at();
     const Cycle until = port_->write(address, bytes, at, entry_);
-    if (until > at) stall(Stall::memory, now + (until - at));
+    if (until > at) stop(Stall::memory, until - at);
     written_until_ = port_->answered();
     return;
   }
@@ -100,7 +125,7 @@ inline T2F_NOINLINE void Clock::memory(const void *address, std::size_t bytes, b
     use_->latency = latency;
     write_offset = use_->depth - 1 + latency;
   }
-  if (due > now + latency) stall(Stall::memory, due - latency);
+  if (due > now + latency) await(Stall::memory, due - latency);
 }
 
 inline T2F_NOINLINE void Clock::over_limit() {
@@ -119,12 +144,12 @@ inline void Channel::time_write() {
   if (writer_ == nullptr) return;
   Clock &clock = *writer_clock_;
   clock.end_reads();
-  Cycle at = clock.now + clock.write_offset;
+  Cycle at = clock.write_at();
   if (written_ >= depth_) {
     const Cycle free = freed_[(written_ - depth_) & freed_mask_];
     if (at < free) {
       stalled_writes_ += free - at;
-      clock.stall(Stall::output, clock.now + (free - at));
+      clock.stop(Stall::output, free - at);
       at = free;
     }
   }
@@ -148,7 +173,7 @@ inline void Channel::time_read() {
   const Cycle there = times_[read_ & times_mask_];
   if (clock.now < there) {
     stalled_reads_ += there - clock.now;
-    clock.stall(Stall::input, there);
+    clock.await(Stall::input, there);
   }
   clock.read_at = clock.now;
   held_ = 1;
