@@ -59,7 +59,7 @@ def test_random_traffic_on_both_sides(case: Case, seed: int) -> None:
 
     def pattern() -> Pattern:
         period = random.randint(1, 60)
-        return Pattern(random.randint(1, 3), period, random.randint(1, period))
+        return Pattern(random.choice((1, 3)), period, random.randint(1, period))
 
     compare(case, {next(iter(case.inputs)): pattern(), "y": pattern()})
 
