@@ -143,9 +143,16 @@ class Clock {
     held_[held_count_++] = channel;
   }
   void release();
+  void release_one(Channel *channel);
   // The iteration's reads are complete, if it made any.
   void end_reads() {
-    if (held_count_ != 0) release();
+    if (held_count_ == 0) return;
+    if (held_count_ == 1) {
+      held_count_ = 0;
+      release_one(held_[0]);
+      return;
+    }
+    release();
   }
 
   void tick(const Site &site) {

@@ -43,6 +43,8 @@ inline std::string place_of(const Site &site) {
   return std::string(slash == nullptr ? site.file : slash + 1) + ":" + std::to_string(site.line);
 }
 
+inline void Clock::release_one(Channel *channel) { channel->release_slot(read_at + 1); }
+
 inline void Clock::release() {
   for (std::size_t i = 0; i < held_count_; ++i) held_[i]->release_slot(read_at + 1);
   held_count_ = 0;
