@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -89,7 +88,8 @@ def transfers(results: Results) -> None:
         command = [compiler(), *flags, *TimedRun.flags, f"-I{INCLUDE}", f"-I{SIM}", str(STREAMS)]
         subprocess.run([*command, "-o", str(program)], check=True)
         text = subprocess.run([str(program), "--json"], check=True, capture_output=True, text=True).stdout
-    rates = {int(r["depth"]): float(r["transfers_per_second"]) for r in json.loads(text) if not r["recorded"]}
+    streams = json.loads(text)["streams"]
+    rates = {int(r["depth"]): float(r["transfers_per_second"]) for r in streams if not r["recorded"]}
     for depth, aim in ((2, 20.0), (16, 60.0), (64, 60.0)):
         results.add(
             f"transfers_{depth}",
@@ -101,6 +101,13 @@ def transfers(results: Results) -> None:
         )
 
 
+def peak_bytes() -> int:
+    """Most memory that this process has had (ru_maxrss would count the parent's at the fork)."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    (line,) = [line for line in lines if line.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024
+
+
 def child(folder: Path) -> int:
     """Time the compiled model in a folder; JSON on the standard output."""
     compiled = torch2fpga.load(folder)
@@ -108,7 +115,7 @@ def child(folder: Path) -> int:
     inputs: dict[str, Any] = dict(random_inputs(compiled, *SIZE))
     once, _ = common.seconds(lambda: compiled.time(**inputs, spread=False, interval=False))
     took, report = common.seconds(lambda: compiled.time(**inputs))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_bytes()
     found = {
         "build_s": build,
         "once_s": once,

@@ -99,6 +99,15 @@ class Layout:
     def blocks(self, lanes: int) -> int:
         return self.groups * self.group_blocks(lanes)
 
+    @property
+    def closed(self) -> Layout:
+        """The same channels as one group, without gaps."""
+        return Layout(1, self.channels)
+
+    def in_tokens(self, lanes: int) -> Layout:
+        """Equal for two layouts that put the same channels into the same tokens and lanes."""
+        return self.closed if self.size % lanes == 0 else self
+
 
 #: one channel: the default where a stage has no channels of its own
 SCALAR = Layout(1, 1)
@@ -149,6 +158,37 @@ class Stream:
         if self.kind == "scores":
             return self.layout.groups * ceil_div(shape.max_seq, shape.lanes)
         return 1
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What a stage's template takes from, or writes to, one of its streams (see ``Stream``)."""
+
+    kind: str
+    element: str = "int8"
+    layout: Layout = SCALAR
+    one_row: bool = False
+
+    @staticmethod
+    def of(stream: Stream) -> Tokens:
+        """What a stream is declared to carry."""
+        return Tokens(stream.kind, stream.element, stream.layout, stream.one_row)
+
+    def seen(self, lanes: int) -> Tokens:
+        """Equal for two that are the same tokens: what does not matter for the kind is left out."""
+        if self.kind in ("rows", "scores"):
+            layout = self.layout.in_tokens(lanes) if self.kind == "rows" else self.layout
+            return Tokens(self.kind, self.element, layout, self.one_row)
+        return Tokens(self.kind, one_row=self.one_row and self.kind == "exponents")
+
+    def __str__(self) -> str:
+        rows = f"{self.kind} of {self.element}, {self.layout.groups} x {self.layout.size}"
+        text = rows if self.kind in ("rows", "scores") else self.kind
+        return f"{text}, one a sequence" if self.one_row else text
+
+
+#: memory words
+WORDS = Tokens("words")
 
 
 @dataclass(frozen=True)
@@ -206,6 +246,14 @@ class Stage:
     def config(self, design: Design) -> dict[str, Any]:
         """Members of the stage's C++ configuration struct."""
         raise NotImplementedError
+
+    def carried(self) -> tuple[list[Tokens], list[Tokens]]:
+        """What ``inputs`` and ``outputs`` have to carry; ``verify_design`` holds the streams to it."""
+        raise NotImplementedError
+
+    def rows(self, element: str, layout: Layout) -> Tokens:
+        """Rows of channels, as many a sequence as the stage works on."""
+        return Tokens("rows", element, layout, self.one_row)
 
     def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
         """Integer result of one step; int64 tensors of shape (batch, seq, channels)."""
@@ -323,7 +371,7 @@ class Design:
 
 
 def verify_design(design: Design) -> None:
-    """Check names, one writer and one reader a stream, order within kernels, kernel membership.
+    """Check names, one writer and one reader a stream, tokens at both ends, kernel membership.
 
     Raises:
         DesignError: with every defect found.
@@ -353,6 +401,7 @@ def verify_design(design: Design) -> None:
     for used in (*uses_in, *uses_out):
         if used not in design.streams:
             problems.append(f"stream {used} is used but not declared")
+    problems += _wrong_tokens(design)
     owner = {s: k.name for k in design.kernels for s in k.stages}
     if design.kernels:
         problems += [f"stage {s.name} is in no kernel" for s in design.stages if s.name not in owner]
@@ -360,3 +409,36 @@ def verify_design(design: Design) -> None:
             problems.append(f"{len(design.ports)} memory ports, the card has 32")
     if problems:
         raise DesignError("the design is inconsistent:\n" + "\n".join(f"  - {p}" for p in problems))
+
+
+def _wrong_tokens(design: Design) -> list[str]:
+    """Streams that carry something other than the stage or port at one of their ends works on.
+
+    Tokens of another layout are as many and as wide where the counts happen to agree, so that
+    nothing else would notice: the values come out in the wrong channels.
+    """
+    ends: list[tuple[str, str, Tokens]] = []
+    problems: list[str] = []
+    for stage in design.stages:
+        inputs, outputs = stage.carried()
+        if (len(inputs), len(outputs)) != (len(stage.inputs), len(stage.outputs)):
+            problems.append(
+                f"stage {stage.name} has {len(stage.inputs)} inputs and {len(stage.outputs)} outputs, "
+                f"its template {len(inputs)} and {len(outputs)}"
+            )
+        where = f"stage {stage.name} ({stage.path})" if stage.path else f"stage {stage.name}"
+        ends += [(n, f"{where} reads", t) for n, t in zip(stage.inputs, inputs, strict=False)]
+        ends += [(n, f"{where} writes", t) for n, t in zip(stage.outputs, outputs, strict=False)]
+        ends += [(stage.params, f"{where} reads", WORDS)] if stage.params else []
+    for port in design.ports:
+        verb = "writes" if port.direction == "read" else "reads"
+        carried = Tokens("ids") if port.role == "ids" else WORDS
+        ends += [(n, f"port {port.name} {verb}", carried) for n in port.streams]
+        if port.role == "table" and "ids" in port.config:
+            ends.append((port.config["ids"], f"port {port.name} reads", Tokens("ids")))
+    lanes = design.shape.lanes
+    for name, user, wanted in ends:
+        stream = design.streams.get(name)
+        if stream is not None and Tokens.of(stream).seen(lanes) != wanted.seen(lanes):
+            problems.append(f"stream {name} carries {Tokens.of(stream)}, but {user} {wanted}")
+    return problems

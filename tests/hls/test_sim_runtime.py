@@ -117,13 +117,14 @@ def test_failed_run_unwinds_every_process(cases: dict[str, list[str]]) -> None:
 
 
 def test_unread_tokens(cases: dict[str, list[str]]) -> None:
-    assert cases["unread"][:2] == ["failed", "stream k/s: 3 tokens were never read"]
-    assert cases["owning"][:2] == ["failed", "stream k/s: 10 tokens were never read"]
-    assert cases["unread_link"] == [
-        "failed",
-        "stream link/ab: 1 tokens were never read",
-        "left 8",
-    ]
+    def left(stream: str, tokens: int, writer: str, reader: str) -> str:
+        ends = f"written by {writer}, read by {reader}"
+        why = "the two disagree on how many there are"
+        return f"stream {stream}: {tokens} tokens were never read ({ends}): {why}"
+
+    assert cases["unread"][:2] == ["failed", left("k/s", 3, "k/produce", "k/expect")]
+    assert cases["owning"][:2] == ["failed", left("k/s", 10, "k/write", "k/read")]
+    assert cases["unread_link"] == ["failed", left("link/ab", 1, "nobody yet", "b"), "left 8"]
 
 
 def test_one_reader_and_one_writer(cases: dict[str, list[str]]) -> None:

@@ -24,6 +24,7 @@ from torch2fpga.lower.plumbing import (
     UnpackStage,
 )
 from torch2fpga.lower.quantize_rows import QuantizeRowsStage
+from torch2fpga.lower.regroup import RegroupStage
 from torch2fpga.lower.requant import RequantStage
 from torch2fpga.lower.rows import ConcatStage, SelectRowStage, SliceStage
 
@@ -40,6 +41,10 @@ def _slice(start: int, size: int) -> Stage:
 
 def _join(a: int, b: int) -> Stage:
     return ConcatStage("j", "", "loop", 2, ("a", "b"), Y, layout_a=Layout(1, a), layout_b=Layout(1, b))
+
+
+def _regroup(before: Layout, after: Layout) -> Stage:
+    return RegroupStage("g", "", "loop", 2, X, Y, layout_in=before, layout=after)
 
 
 def _embed(tables: int, width: int) -> Stage:
@@ -62,6 +67,11 @@ STAGES: dict[str, Stage] = {
     "concat_aligned": _join(16, 5),
     "concat_turned": _join(7, 9),
     "concat_longer": _join(21, 40),
+    "close_groups": _regroup(HEADS, ROW),
+    "close_groups_lag": _regroup(Layout(3, 11), Layout(1, 33)),
+    "close_groups_wide": _regroup(Layout(2, 20), Layout(1, 40)),
+    "open_groups": _regroup(ROW, HEADS),
+    "open_groups_wide": _regroup(Layout(1, 39), Layout(3, 13)),
     "embed_one": _embed(1, 21),
     "embed_two": _embed(2, 40),
     "embed_three": _embed(3, 70),

@@ -15,15 +15,21 @@ from tests.tiny import (
     WIDTH,
     bert,
     compile_model,
+    cxx_cache,
     distilbert,
     encoder,
+    exact,
     gpt2,
     ids,
     lowered,
     padding,
     rows,
+    seeded,
 )
+from torch2fpga.lower.plumbing import LoopExitStage
 from torch2fpga.passes.roll import Loop
+
+__all__ = ["cxx_cache", "seeded"]
 
 X = (rows(BATCH, SEQ, WIDTH),)
 
@@ -133,3 +139,104 @@ def test_what_is_no_chain_is_not_rolled(name: str) -> None:
 def test_a_skip_over_the_loop_is_rolled() -> None:
     loop = _loop(_Mixed(lambda f, x: f[1](f[0](x)) + x), X)
     assert loop is not None and loop.steps == 2
+
+
+def _norms(count: int) -> nn.Module:
+    return nn.Sequential(*(nn.LayerNorm(WIDTH) for _ in range(count)))
+
+
+class _Skip(nn.Module):
+    """A residual around repeated blocks: the last sum is another one than between the blocks."""
+
+    def __init__(self, inner: nn.Module, before: nn.Module | None = None) -> None:
+        super().__init__()
+        self.inner, self.before = inner, before or nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.before(x) + x
+        return self.inner(y) + y
+
+
+@pytest.mark.gxx
+@pytest.mark.parametrize(
+    "inner", [lambda: _norms(2), lambda: encoder(2, batch_first=True)], ids=["norms", "post-norm"]
+)
+def test_the_residual_of_a_loop_has_one_width(inner: Callable[[], nn.Module]) -> None:
+    """Sums before and behind the loop want 24 bits of what enters and leaves it."""
+    made = compile_model(_Skip(inner(), nn.Linear(WIDTH, WIDTH)), X)
+    assert made.design.steps == 2
+    wide = {s.element for n, s in made.design.streams.items() if n.endswith(("_wide_back", "_wide_entered"))}
+    assert wide == {"int32"}
+    exact(made, X)
+
+
+class _Grow(nn.Module):
+    """Twice the channels, without a weight that would tell two of them apart."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat((x, torch.tanh(x)), -1)
+
+
+class _Between(nn.Module):
+    def __init__(self, inner: nn.Module, width: int = WIDTH) -> None:
+        super().__init__()
+        self.first, self.inner, self.last = nn.Linear(WIDTH, WIDTH), inner, nn.Linear(width, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.inner(torch.tanh(self.first(x))))
+
+
+def _norm_behind() -> nn.Module:
+    return nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.LayerNorm(WIDTH))
+
+
+@pytest.mark.gxx
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda: _Between(_Layers(_Grow(), _Grow()), 4 * WIDTH),
+        lambda: _Between(_Layers(_norm_behind(), _norm_behind())),
+    ],
+    ids=["width", "row exponents enter"],
+)
+def test_layers_between_which_tokens_differ_are_not_rolled(model: Callable[[], nn.Module]) -> None:
+    made = compile_model(model(), X)
+    assert made.design.steps == 1
+    exact(made, X)
+
+
+def _activation_behind() -> nn.Module:
+    return nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH), nn.GELU())
+
+
+@pytest.mark.gxx
+@pytest.mark.parametrize(
+    "inner",
+    [
+        lambda: nn.Sequential(nn.ReLU(), nn.ReLU()),
+        lambda: nn.Sequential(nn.GELU(), nn.GELU(), nn.GELU()),
+        lambda: nn.Sequential(_activation_behind(), _activation_behind()),
+    ],
+    ids=["relu", "gelu", "blocks"],
+)
+def test_row_exponents_leave_the_loop(inner: Callable[[], nn.Module]) -> None:
+    """Only the last layer's value feeds a linear layer: its exponents leave with its rows."""
+    made = compile_model(_Between(inner()), X)
+    assert made.design.steps == len(list(inner().children()))
+    kinds = {s.like.kind for s in made.design.stages if isinstance(s, LoopExitStage)}
+    assert "exponents" in kinds
+    exact(made, X)
+
+
+def test_one_row_a_sequence_goes_round() -> None:
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = _Layers(_norm_behind(), _norm_behind())
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x[:, 0])
+
+    design = compile_model(Pooled(), X).design
+    assert design.steps == 2
+    assert all(s.one_row for s in design.stages if s.group == "loop")

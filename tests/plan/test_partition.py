@@ -10,6 +10,7 @@ import pytest
 from tests.tiny import compiled, named
 from torch2fpga.design import Design, Layout, Shape, Stream, verify_design
 from torch2fpga.errors import DesignError
+from torch2fpga.lower.attention import ValuesStage
 from torch2fpga.lower.plumbing import LoopEnterStage, LoopExitStage, RelayStage
 
 NAMES = named("bert", "gpt2", "distilbert", "encoder", "mlp3d")
@@ -93,6 +94,49 @@ def test_the_verifier_finds_defects() -> None:
     fewer = (dataclasses.replace(kernel, stages=kernel.stages[:-1]),)
     assert "is in no kernel" in _broken(design, kernels=fewer)
     assert "memory ports, the card has 32" in _broken(design, ports=design.ports * 20)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_end_of_a_stream_carries_the_same(name: str) -> None:
+    """Each stage's own idea of its tokens, against another layout, element and number of rows."""
+    design = compiled(name).design
+    for stage in design.stages:
+        inputs, outputs = stage.carried()
+        names = (*stage.inputs, *stage.outputs)
+        for at, tokens in zip(names, (*inputs, *outputs), strict=True):
+            stream = design.streams[at]
+            changes: list[dict[str, object]] = [{"kind": "scores" if stream.kind == "rows" else "rows"}]
+            if tokens.kind == "rows":
+                wrong = "int16" if stream.element != "int16" else "int32"
+                layout = Layout(7, 5) if stream.layout != Layout(7, 5) else Layout(5, 7)
+                changes += [{"element": wrong}, {"layout": layout}, {"one_row": not stream.one_row}]
+            for change in changes:
+                other = {**design.streams, at: dataclasses.replace(stream, **change)}  # type: ignore[arg-type]
+                assert f"stream {at} carries" in (text := _broken(design, streams=other))
+                assert f"stage {stage.name}" in text
+
+
+def test_layouts_that_only_agree_in_the_number_of_tokens_are_refused() -> None:
+    design = compiled("encoder").design
+    (heads,) = {s.layout for s in design.stages if isinstance(s, ValuesStage)}
+    assert heads == Layout(3, 7) and heads.blocks(8) == Layout(1, 21).blocks(8)
+    stage = next(s for s in design.stages if isinstance(s, ValuesStage))
+    streams = {**design.streams, stage.outputs[0]: Stream(stage.outputs[0], "rows", "int32", Layout(1, 21))}
+    text = _broken(design, streams=streams)
+    assert f"carries rows of int32, 1 x 21, but stage {stage.name} (layers.*.self_attn) writes" in text
+
+
+def test_wrong_numbers_of_streams_and_wrong_ports_are_refused() -> None:
+    design = compiled("mlp3d").design
+    port = next(p for p in design.ports if p.role == "output")
+    (words,) = port.streams
+    rows = {**design.streams, words: Stream(words, "rows")}
+    assert f"stream {words} carries rows of int8, 1 x 1, but port {port.name} reads words" in _broken(
+        design, streams=rows
+    )
+    stages = [dataclasses.replace(s, outputs=(*s.outputs, "more")) for s in design.stages[:1]]
+    text = _broken(design, stages=(*stages, *design.stages[1:]))
+    assert "1 inputs and 2 outputs, its template 1 and 1" in text
 
 
 def test_all_defects_are_in_one_error() -> None:

@@ -21,7 +21,14 @@ from torch2fpga.design import Design, Kernel, Layout, Port, Shape, Stage, Stream
 from torch2fpga.lower.add import AddStage
 from torch2fpga.lower.layer_norm import NormalizeStage
 from torch2fpga.lower.linear import MatmulStage
-from torch2fpga.lower.plumbing import ForkStage, LoopEnterStage, LoopExitStage, PackStage, RelayStage
+from torch2fpga.lower.plumbing import (
+    ForkStage,
+    LoopEnterStage,
+    LoopExitStage,
+    PackStage,
+    RelayStage,
+    UnpackStage,
+)
 from torch2fpga.lower.requant import RequantStage
 from torch2fpga.report.graph import render_svg
 from torch2fpga.report.info import DISCLAIMER, MappingRow, ReportInfo
@@ -39,18 +46,26 @@ def design() -> Design:
     wide = Stream("", "rows", "int16", Layout(1, 24), depth=16)
     narrow, raw = replace(wide, element="int8"), replace(wide, element="int32")
     stages: list[Stage] = [
-        NormalizeStage("norm", "norm", "before", 1, ("in",), ("norm_unit",), layout=Layout(1, 24)),
-        RequantStage("norm_wide", "norm", "before", 1, ("norm_unit",), ("first",), layout=Layout(1, 24)),
+        UnpackStage("in_rows", "x", "before", 1, ("in",), ("rows",), layout=Layout(1, 24), element="int16"),
+        NormalizeStage("norm", "norm", "before", 1, ("rows",), ("norm_unit",), layout=Layout(1, 24)),
+        RequantStage(
+            "norm_wide", "norm", "before", 1, ("norm_unit",), ("first",), layout=Layout(1, 24),
+            out_element="int16",
+        ),
         RelayStage("relay_back", "loop", "loop", STEPS, ("back",), ("back_near",), like=wide),
         LoopEnterStage("enter", "loop", "loop", STEPS, ("first", "back_near"), ("x",), like=wide),
         ForkStage("fork_x", "loop", "loop", STEPS, ("x",), ("x_a", "x_b"), like=wide),
-        RequantStage("x_mac", "layers.*.fc", "loop", STEPS, ("x_a",), ("x_mac_y",), layout=Layout(1, 24)),
+        RequantStage(
+            "x_mac", "layers.*.fc", "loop", STEPS, ("x_a",), ("x_mac_y",), layout=Layout(1, 24),
+            in_element="int16",
+        ),
         MatmulStage(
             "fc", "layers.*.fc", "loop", STEPS, ("x_mac_y", "fc_weights"), ("acc",),
             layout_in=Layout(1, 24), layout_out=Layout(1, 24),
         ),
         RequantStage(
-            "fc_wide", "layers.*.fc", "loop", STEPS, ("acc",), ("fc_y",), "fc_params", layout=Layout(1, 24)
+            "fc_wide", "layers.*.fc", "loop", STEPS, ("acc",), ("fc_y",), "fc_params", layout=Layout(1, 24),
+            out_element="int16",
         ),
         RelayStage("relay_x", "loop", "loop", STEPS, ("x_b",), ("x_near",), like=wide),
         AddStage("sum", "layers.*", "loop", STEPS, ("fc_y", "x_near"), ("sum_y",), layout=Layout(1, 24)),
@@ -59,7 +74,7 @@ def design() -> Design:
     ]  # fmt: skip
     kinds = {"norm_unit": raw, "acc": raw, "x_mac_y": narrow}
     names = {n for s in stages for n in (*s.inputs, *s.outputs, *([s.params] if s.params else []))}
-    words = {"fc_weights", "fc_params", "words"}
+    words = {"fc_weights", "fc_params", "in", "words"}
     links = {"x_b", "back", "acc"}
     streams = {
         n: Stream(n, "words") if n in words else replace(kinds.get(n, wide), name=n, link=n in links)
@@ -72,8 +87,8 @@ def design() -> Design:
     )
     order = [s.name for s in stages]
     kernels = (
-        Kernel("k0", tuple(order[:7]), ("back",), ("x_b", "acc"), 0),
-        Kernel("k1", tuple(order[7:]), ("x_b", "acc"), ("back",), 1),
+        Kernel("k0", tuple(order[:8]), ("back",), ("x_b", "acc"), 0),
+        Kernel("k1", tuple(order[8:]), ("x_b", "acc"), ("back",), 1),
     )
     made = Design("tiny", Shape(8, 4, 2, 6), tuple(stages), streams, ports, kernels, STEPS)
     verify_design(made)

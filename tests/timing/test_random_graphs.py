@@ -27,6 +27,7 @@ pytestmark = pytest.mark.gxx
 
 #: a model: an operation and the models in front of it; ("x",) is the input
 Recipe = tuple[Any, ...]
+KINDS = ("linear", "norm", "attend", "heads", "gelu", "relu", "add", "add", "cat")
 CLOCK = 250.0
 BATCH, SEQ = 2, 19
 
@@ -40,12 +41,15 @@ class _Timed(TimedRun):
 
 
 class _Attend(nn.Module):
-    """Self-attention with two heads of seven channels: all keys are taken in before the first query."""
+    """Self-attention with two heads of seven channels: all keys are taken in before the first query.
 
-    def __init__(self, width: int) -> None:
+    Without ``out`` its heads go on as they are, with a gap behind each.
+    """
+
+    def __init__(self, width: int, out: bool) -> None:
         super().__init__()
         self.q, self.k, self.v = (nn.Linear(width, 14) for _ in range(3))
-        self.out = nn.Linear(14, 14)
+        self.out = nn.Linear(14, 14) if out else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         heads = [part(x).view(*x.shape[:2], 2, 7).transpose(1, 2) for part in (self.q, self.k, self.v)]
@@ -74,8 +78,8 @@ class _Graph(nn.Module):
         made: nn.Module | None = None
         if kind == "linear":
             made, width = nn.Linear(width, before[1]), before[1]
-        elif kind == "attend":
-            made, width = _Attend(width), 14
+        elif kind in ("attend", "heads"):
+            made, width = _Attend(width, kind == "attend"), 14
         elif kind == "norm":
             made = nn.LayerNorm(width)
         elif kind == "gelu":
@@ -116,12 +120,12 @@ def recipes(draw: st.DrawFn) -> Recipe:
     values: list[Recipe] = [("linear", ("x",), draw(st.sampled_from([20, 33, 40])))]
     for _ in range(draw(st.integers(3, 7))):
         source = draw(st.sampled_from(values[-3:]))
-        kind = draw(st.sampled_from(["linear", "norm", "attend", "gelu", "relu", "add", "add", "cat"]))
+        kind = draw(st.sampled_from(KINDS))
         if kind == "linear":
             values.append((kind, source, draw(st.sampled_from([9, 33, 40]))))
         elif kind in ("add", "cat"):
             values.append((kind, source, draw(st.sampled_from(values))))
-        elif kind != source[0]:
+        else:  # the same twice in a row is a layer loop
             values.append((kind, source))
     joined = values[-1]
     for loose in values[:-1]:

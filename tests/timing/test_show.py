@@ -10,10 +10,11 @@ import pytest
 from rich.console import Console
 
 from tests.timed_samples import CYCLES, sample
+from tests.tiny import compiled
 from torch2fpga.errors import InputError
+from torch2fpga.simulate.timed import Settings, check_fifos
 from torch2fpga.timing.fifos import FifoReport, FifoSize
 from torch2fpga.timing.report import Deadlock, Wait
-from torch2fpga.timing.run import check_fifos
 from torch2fpga.timing.show import (
     BAR,
     BARS,
@@ -136,6 +137,9 @@ def test_unknown_streams_get_near_names() -> None:
         check_fifos(["key_weight"], streams)
     with pytest.raises(InputError, match=r"no stream zzz; there are query_weights, .*no stream qqq"):
         check_fifos(["zzz", "qqq"], streams)
+    name = next(n for n, s in compiled("mlp3d").design.streams.items() if s.kind == "rows")
+    with pytest.raises(InputError, match=f"no stream {name}x; did you mean .*{name}"):
+        Settings(fifos={f"{name}x": 3}).text(compiled("mlp3d").design)
 
 
 # -- FIFOs that were cut ----------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from torch2fpga.design import SCALAR, Depths, Design, Estimate, Layout, Stage, pipelined
+from torch2fpga.design import SCALAR, Depths, Design, Estimate, Layout, Stage, Tokens, pipelined
 from torch2fpga.lower.registry import Operator, operator, takes
 from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.values import Refused, RowValue
@@ -69,7 +69,7 @@ def _quantise(q: Any, node: Node) -> None:
 def _lower(b: Any, nodes: Sequence[Node]) -> str:
     node = nodes[0]
     x = b.demand(node.args[0], "act")
-    layout, name = b.layout(node), b.name(node)
+    layout, name = b.layout(x), b.name(node)
     out = b.raw(f"{name}_value", layout, node)
     stage = ActivationStage(**b.common(node, name, (x,), (out,)), layout=layout, kind=node.kwargs["kind"])
     b.add(stage, [{} for _ in nodes])
@@ -88,6 +88,9 @@ class ActivationStage(Stage):
 
     template: ClassVar[str] = "activation"
     header: ClassVar[str] = "elementwise.hpp"
+
+    def carried(self) -> tuple[list[Tokens], list[Tokens]]:
+        return [self.rows("int32", self.layout)], [self.rows("int32", self.layout)]
 
     def config(self, design: Design) -> dict[str, Any]:
         s, blocks = design.shape, self.layout.blocks(design.shape.lanes)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from torch2fpga.design import SCALAR, Depths, Design, Estimate, Layout, Stage, pipelined
+from torch2fpga.design import SCALAR, Depths, Design, Estimate, Layout, Stage, Tokens, pipelined
 from torch2fpga.lower.attention import mask_scores
 from torch2fpga.lower.embedding import add_positions, merge_embeds
 from torch2fpga.lower.registry import Operator, operator, takes
@@ -55,7 +55,9 @@ def _quantise(q: Any, node: Node) -> None:
 def _lower(b: Any, nodes: Sequence[Node]) -> str:
     node = nodes[0]
     x, y = (b.demand(a, "wide") for a in node.args)
-    layout, name = b.layout(node), b.name(node)
+    if b.layout(x) != b.layout(y):
+        x, y = (b.demand(a, "wide", b.closed(a)) for a in node.args)
+    layout, name = b.layout(x), b.name(node)
     out = b.wide(f"{name}_sum", layout, node)
     stage = AddStage(
         **b.common(node, name, (x, y), (out,)),
@@ -80,6 +82,10 @@ class AddStage(Stage):
 
     template: ClassVar[str] = "add"
     header: ClassVar[str] = "elementwise.hpp"
+
+    def carried(self) -> tuple[list[Tokens], list[Tokens]]:
+        row = self.rows(self.element, self.layout)
+        return [row, row], [row]
 
     def config(self, design: Design) -> dict[str, Any]:
         s, blocks = design.shape, self.layout.blocks(design.shape.lanes)

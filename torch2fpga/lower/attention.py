@@ -16,7 +16,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from torch2fpga.design import SCALAR, Depths, Design, Estimate, Layout, Stage, ceil_div, pipelined, tiled
+from torch2fpga.design import (
+    SCALAR,
+    Depths,
+    Design,
+    Estimate,
+    Layout,
+    Stage,
+    Tokens,
+    ceil_div,
+    pipelined,
+    tiled,
+)
 from torch2fpga.lower.linear import matmul_const, tile_bram
 from torch2fpga.lower.registry import Operator, operator, takes
 from torch2fpga.lower.requant import multiplier
@@ -146,9 +157,10 @@ def _quantise(q: Any, node: Node) -> None:
 
 def _lower(b: Any, nodes: Sequence[Node]) -> str:
     node = nodes[0]
-    q, k, v = (b.demand(a, "attn") for a in node.args[:3])
+    heads = int(node.kwargs["heads"])
+    layout, name = Layout(heads, int(node.meta["channels"]) // heads), b.name(node)
+    q, k, v = (b.demand(a, "attn", layout) for a in node.args[:3])
     mask = b.mask(node.args[3]) if node.args[3] is not None else None
-    layout, name = b.layout(node), b.name(node)
     scores = b.scores(f"{name}_scores", layout, "int32")
     weights = b.scores(f"{name}_weights", layout, "uint8")
     params = b.words(f"{name}_softmax_params")
@@ -210,6 +222,10 @@ class ScoresStage(Stage):
     hold: ClassVar[str] = "tile"
     whole_first: ClassVar[tuple[int, ...]] = (1,)
 
+    def carried(self) -> tuple[list[Tokens], list[Tokens]]:
+        rows = self.rows("int8", self.layout)
+        return [rows, rows], [Tokens("scores", "int32", self.layout)]
+
     def config(self, design: Design) -> dict[str, Any]:
         return _config(self.layout, design)
 
@@ -257,6 +273,10 @@ class SoftmaxStage(Stage):
     template: ClassVar[str] = "softmax_weights"
     header: ClassVar[str] = "attention.hpp"
     hold: ClassVar[str] = "tile"
+
+    def carried(self) -> tuple[list[Tokens], list[Tokens]]:
+        masks = [Tokens("mask")] if self.masked else []
+        return [Tokens("scores", "int32", self.layout), *masks], [Tokens("scores", "uint8", self.layout)]
 
     def config(self, design: Design) -> dict[str, Any]:
         return {**_config(self.layout, design), "causal": self.causal, "masked": self.masked}
@@ -324,6 +344,10 @@ class ValuesStage(Stage):
     header: ClassVar[str] = "attention.hpp"
     hold: ClassVar[str] = "tile"
     whole_first: ClassVar[tuple[int, ...]] = (1,)
+
+    def carried(self) -> tuple[list[Tokens], list[Tokens]]:
+        values = self.rows("int8", self.layout)
+        return [Tokens("scores", "uint8", self.layout), values], [self.rows("int32", self.layout)]
 
     def config(self, design: Design) -> dict[str, Any]:
         return _config(self.layout, design)

@@ -36,7 +36,7 @@ def float_input(b: Builder, node: Node) -> None:
     roles = sorted(demands(node))
     role = "mac" if roles == ["mac"] else "wide"
     fmt: Format = node.meta["formats"].setdefault(role, node.meta["formats"].get(role))
-    layout, name = b.layout(node), b.unique(f"{b.input_name(node)}_input")
+    layout, name = b.closed(node), b.unique(f"{b.input_name(node)}_input")
     element = "int8" if role == "mac" else wide_element(fmt.bits)
     words = b.stream(f"{name}_words", "words")
     out = b.stream(f"{name}_rows", "rows", element=element, layout=layout)
@@ -62,7 +62,7 @@ def outputs(b: Builder, node: Node) -> None:
     for i, (result, view) in enumerate(zip(results, views, strict=True)):
         fmt: Format = result.meta["formats"]["wide"]
         source = b.values[result, "wide"]
-        layout, element = b.layout(result), wide_element(fmt.bits)
+        layout, element = b.layout(source), wide_element(fmt.bits)
         one = bool(result.meta.get("one_row", False))
         words = b.stream(f"output{i}_words", "words")
         stage = PackStage(

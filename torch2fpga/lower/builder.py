@@ -18,12 +18,10 @@ import torch
 from torch import fx
 
 from torch2fpga.design import Design, Layout, Port, Shape, Stage, Stream
-from torch2fpga.lower.activation import activation
-from torch2fpga.lower.attention import attention
 from torch2fpga.lower.boundary import float_input, integer_input, outputs
 from torch2fpga.lower.embedding import row_words
 from torch2fpga.lower.forks import insert_forks
-from torch2fpga.lower.linear import MatmulStage, linear
+from torch2fpga.lower.linear import MatmulStage
 from torch2fpga.lower.loop_ends import close_loop, open_loop
 from torch2fpga.lower.plumbing import (
     UnpackStage,
@@ -31,6 +29,7 @@ from torch2fpga.lower.plumbing import (
 )
 from torch2fpga.lower.quantize_rows import QuantizeRowsStage
 from torch2fpga.lower.registry import operator_of
+from torch2fpga.lower.regroup import regrouped
 from torch2fpga.lower.requant import RequantStage, multiplier
 from torch2fpga.passes.fold_constants import attribute
 from torch2fpga.passes.nodes import Node
@@ -81,6 +80,7 @@ class Builder:
         self.instances: dict[Node, tuple[Node, ...]] = {}
         self.inside: set[Node] = set()
         self.entered: dict[tuple[Node, str], str] = {}
+        self.regrouped: dict[tuple[str, Layout], str] = {}
         self.names: dict[str, int] = {}
         if self.loop is not None:
             for nodes in zip(*self.loop.instances, strict=True):
@@ -89,25 +89,23 @@ class Builder:
 
     # -- what operators call --------------------------------------------------------------
 
-    def demand(self, node: Node, role: str) -> str:
-        """Stream that carries ``node`` in the format of ``role`` (one use)."""
-        if self.group == "loop" and (node, role) in self.entered:
-            return self.entered[node, role]
-        return self.values[node, role]
+    def demand(self, node: Node, role: str, layout: Layout | None = None) -> str:
+        """Stream that carries ``node`` in the format of ``role`` (one use).
 
-    def layout(self, node: Node) -> Layout:
-        """Channels of a value: grouped by heads around attention."""
-        channels = int(node.meta["channels"])
-        users = [u for u in node.users if u.target is attention]
-        source = node if node.target is attention else None
-        if node.target is linear and users:
-            source = users[0]
-        if source is not None:
-            heads = int(source.kwargs["heads"])
-            return Layout(heads, channels // heads)
-        if node.target in (activation,) and node.op == "call_function":
-            return self.layout(node.args[0])
-        return Layout(1, channels)
+        Args:
+            layout: of its channels; without one the consumer takes what the producer writes.
+        """
+        entered = self.entered.get((node, role)) if self.group == "loop" else None
+        stream = entered or self.values[node, role]
+        return stream if layout is None else regrouped(self, node, stream, layout)
+
+    def closed(self, node: Node) -> Layout:
+        """All channels of a value, without gaps."""
+        return Layout(1, int(node.meta["channels"]))
+
+    def layout(self, stream: str) -> Layout:
+        """How the channels of a stream's rows lie in tokens."""
+        return self.streams[stream].layout
 
     def element(self, stream: str) -> str:
         """Element type of a stream."""
@@ -317,9 +315,9 @@ class Builder:
         for role in sorted(roles):
             fmt = next(n.meta["formats"][role] for n in nodes if role in n.meta["formats"])
             base = f"{out.rsplit('_', 1)[0]}_{role}"
-            layout, one = self.layout(node), bool(node.meta.get("one_row", False))
+            layout, one = self.layout(out), bool(node.meta.get("one_row", False))
             if fmt.dynamic:
-                self._quantize_rows(node, nodes, out, base, layout)
+                self._quantize_rows(node, nodes, out, base, fmt)
                 continue
             element = {"mac": "int8", "attn": "int8", "act": "int32", "wide": wide_element(fmt.bits)}[role]
             stream = self.stream(base, "rows", element=element, layout=layout, one_row=one)
@@ -358,17 +356,15 @@ class Builder:
             data = multiplier(factor / fmt.scale, offset / fmt.scale, path).data()
         return {**data, "offset": node.meta["offset"]} if scaled else data
 
-    def _quantize_rows(
-        self, node: Node, nodes: tuple[Node, ...], out: str, base: str, layout: Layout
-    ) -> None:
-        one = bool(node.meta.get("one_row", False))
+    def _quantize_rows(self, node: Node, nodes: tuple[Node, ...], out: str, base: str, fmt: Format) -> None:
+        one, layout = bool(node.meta.get("one_row", False)), self.layout(out)
         stream = self.stream(base, "rows", element="int8", layout=layout, one_row=one)
         exponents = self.stream(f"{base}_exponents", "exponents", one_row=one)
         name = self.unique(f"{base}_quantize")
         stage = QuantizeRowsStage(
             **self.common(node, name, (out,), (stream, exponents)),
             layout=layout,
-            zero_point=node.meta["formats"]["mac"].zero_point,
+            zero_point=fmt.zero_point,
         )
         self.add(stage, [{} for _ in nodes])
         self.native[stream] = ("mac", nodes)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from torch2fpga.design import SCALAR, Depths, Design, Estimate, Layout, Stage, ceil_div, tiled
+from torch2fpga.design import SCALAR, WORDS, Depths, Design, Estimate, Layout, Stage, Tokens, ceil_div, tiled
 from torch2fpga.lower.registry import Operator, operator, takes
 from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.values import Axis, Const, HostValue, Refused, RowValue
@@ -119,7 +119,7 @@ def _quantise(q: Any, node: Node) -> None:
 
 def _lower(b: Any, nodes: Sequence[Node]) -> str:
     node = nodes[0]
-    layout, name = b.layout(node), b.name(node)
+    layout, name = b.closed(node), b.name(node)
     sources: list[str] = []
     for i, ids in enumerate(node.args[0]):
         rows = b.words(f"{name}_rows{i}")
@@ -158,6 +158,9 @@ class EmbedStage(Stage):
     template: ClassVar[str] = "embed_sum"
     header: ClassVar[str] = "embed.hpp"
     hold: ClassVar[str] = "tile"
+
+    def carried(self) -> tuple[list[Tokens], list[Tokens]]:
+        return [WORDS] * (len(self.ids) + self.positions), [self.rows("int32", self.layout)]
 
     def config(self, design: Design) -> dict[str, Any]:
         lanes = design.shape.lanes

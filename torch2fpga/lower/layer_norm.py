@@ -13,7 +13,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from torch2fpga.design import SCALAR, Depths, Design, Estimate, Layout, Stage, ceil_div, pipelined, tiled
+from torch2fpga.design import (
+    SCALAR,
+    Depths,
+    Design,
+    Estimate,
+    Layout,
+    Stage,
+    Tokens,
+    ceil_div,
+    pipelined,
+    tiled,
+)
 from torch2fpga.lower.registry import Operator, operator, takes
 from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.values import Const, Refused, RowValue
@@ -62,8 +73,8 @@ def _quantise(q: Any, node: Node) -> None:
 
 def _lower(b: Any, nodes: Sequence[Node]) -> str:
     node = nodes[0]
-    x = b.demand(node.args[0], "wide")
-    layout, name = b.layout(node), b.name(node)
+    layout, name = b.closed(node), b.name(node)
+    x = b.demand(node.args[0], "wide", layout)
     out = b.raw(f"{name}_unit", layout, node)
     params = b.words(f"{name}_params")
     stage = NormalizeStage(**b.common(node, name, (x,), (out,), params), layout=layout, element=b.element(x))
@@ -88,6 +99,11 @@ class NormalizeStage(Stage):
     template: ClassVar[str] = "normalize"
     header: ClassVar[str] = "normalize.hpp"
     hold: ClassVar[str] = "tile"
+
+    def carried(self) -> tuple[list[Tokens], list[Tokens]]:
+        # The mean is over the first lanes of the row, so there may be no gaps.
+        layout = self.layout.closed
+        return [self.rows(self.element, layout)], [self.rows("int32", layout)]
 
     def config(self, design: Design) -> dict[str, Any]:
         return {

@@ -14,7 +14,19 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from torch2fpga.design import SCALAR, Depths, Design, Estimate, Layout, Stage, ceil_div, pipelined, tiled
+from torch2fpga.design import (
+    SCALAR,
+    WORDS,
+    Depths,
+    Design,
+    Estimate,
+    Layout,
+    Stage,
+    Tokens,
+    ceil_div,
+    pipelined,
+    tiled,
+)
 from torch2fpga.lower.registry import Operator, operator, takes
 from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.values import Const, Refused, RowValue, contiguous_channels
@@ -98,10 +110,17 @@ def _quantise(q: Any, node: Node) -> None:
     node.meta["relu"] = bool(node.kwargs.get("relu", False))
 
 
+def _written(b: Any, node: Node) -> Layout:
+    """Heads where attention reads the product; the weights' rows lie in that order at no cost."""
+    closed: Layout = b.closed(node)
+    heads = [int(u.kwargs["heads"]) for u in node.users if u.op == "call_function" and "heads" in u.kwargs]
+    return Layout(heads[0], closed.channels // heads[0]) if heads else closed
+
+
 def _lower(b: Any, nodes: Sequence[Node]) -> str:
     node = nodes[0]
     x = b.demand(node.args[0], "mac")
-    layout_in, layout_out = b.layout(node.args[0]), b.layout(node)
+    layout_in, layout_out = b.layout(x), _written(b, node)
     name = b.name(node)
     out = b.raw(f"{name}_acc", layout_out, node)
     weights = b.words(f"{name}_weights")
@@ -156,6 +175,9 @@ class MatmulStage(Stage):
     @property
     def template(self) -> str:  # type: ignore[override]
         return "matmul_streamed" if self.streamed else "matmul"
+
+    def carried(self) -> tuple[list[Tokens], list[Tokens]]:
+        return [self.rows("int8", self.layout_in), WORDS], [self.rows("int32", self.layout_out)]
 
     def config(self, design: Design) -> dict[str, Any]:
         lanes = design.shape.lanes

@@ -6,8 +6,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from torch2fpga.errors import CompileError
+from torch2fpga.design import Stream
+from torch2fpga.errors import DesignError
 from torch2fpga.lower.plumbing import LoopEnterStage, LoopExitStage
+from torch2fpga.lower.regroup import regrouped
 from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.quantise import demands
 
@@ -35,14 +37,13 @@ def open_loop(b: Builder) -> None:
         for role in sorted(_carried_roles(b, position)[0]):
             source = b.values[first, role]
             like = b.streams[source]
-            if source in b.exponents:
-                raise CompileError(f"{first.meta['path']}: a value with row exponents crosses layers")
+            if source in b.exponents:  # find_loop gives no such loop
+                raise DesignError(f"{first.meta['path']}: a value with row exponents crosses layers")
             base = f"{re.sub(r'[^a-z0-9_]', '_', first.name.lower())}_{role}"
-            back = b.stream(f"{base}_back", like.kind, element=like.element, layout=like.layout)
-            out = b.stream(f"{base}_entered", like.kind, element=like.element, layout=like.layout)
+            back, out = (_another(b, f"{base}_{end}", like) for end in ("back", "entered"))
             stage = LoopEnterStage(
                 b.unique(f"enter_{base}"), "layer loop", "loop", b.steps, (source, back), (out,),
-                like=like,
+                one_row=like.one_row, like=like,
             )  # fmt: skip
             b.add(stage, [{} for _ in range(b.steps)])
             b.entered[first, role] = out
@@ -63,20 +64,31 @@ def close_loop(b: Builder) -> None:
             _one_exit(b, node, last, role, role in back_roles, role in on_roles)
 
 
+def _another(b: Builder, name: str, like: Stream) -> str:
+    """A stream of the same tokens."""
+    return b.stream(name, like.kind, element=like.element, layout=like.layout, one_row=like.one_row)
+
+
 def _one_exit(b: Builder, node: Node, last: Node, role: str, back: bool, on: bool) -> None:
     source = b.values[node, role]
-    like = b.streams[source]
-    base = source
     outputs: list[str] = []
     if back:
         outputs.append(b.entered[node, f"back:{role}"])
+        source = regrouped(b, node, source, b.layout(outputs[0]))  # as the first layer gets it
     if on:
-        out = b.stream(f"{base}_last", like.kind, element=like.element, layout=like.layout)
-        b.values[last, role] = out
-        outputs.append(out)
-    mode = "both" if back and on else ("back" if back else "last")
-    name = b.unique(f"exit_{base}")
+        b.values[last, role] = _another(b, f"{source}_last", b.streams[source])
+        outputs.append(b.values[last, role])
+    _exit(b, source, tuple(outputs), "both" if back and on else ("back" if back else "last"))
+    if source in b.exponents:
+        exponents = b.exponents[source]
+        b.exponents[b.values[last, role]] = _another(b, f"{exponents}_last", b.streams[exponents])
+        _exit(b, exponents, (b.exponents[b.values[last, role]],), "last")
+
+
+def _exit(b: Builder, source: str, outputs: tuple[str, ...], mode: str) -> None:
+    like = b.streams[source]
     stage = LoopExitStage(
-        name, "layer loop", "loop", b.steps, (source,), tuple(outputs), like=like, mode=mode
-    )
+        b.unique(f"exit_{source}"), "layer loop", "loop", b.steps, (source,), outputs, one_row=like.one_row,
+        like=like, mode=mode,
+    )  # fmt: skip
     b.add(stage, [{} for _ in range(b.steps)])

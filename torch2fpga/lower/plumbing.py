@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -12,12 +12,14 @@ from torch import Tensor
 from torch2fpga.design import (
     ELEMENTS,
     SCALAR,
+    WORDS,
     Depths,
     Design,
     Estimate,
     Layout,
     Stage,
     Stream,
+    Tokens,
     ceil_div,
     pipelined,
 )
@@ -52,6 +54,10 @@ class FlowStage(Stage):
     def passes(self) -> int:
         """How often the stream's rows are taken in (or given out) per launch."""
         return self.steps
+
+    def carried(self) -> tuple[list[Tokens], list[Tokens]]:
+        tokens = replace(Tokens.of(self.like), one_row=self.one_row)
+        return [tokens] * len(self.inputs), [tokens] * len(self.outputs)
 
     def config(self, design: Design) -> dict[str, Any]:
         uses = self.steps if self.per_step else 1
@@ -148,6 +154,9 @@ class UnpackStage(Stage):
     template: ClassVar[str] = "unpack"
     header: ClassVar[str] = "memory.hpp"
 
+    def carried(self) -> tuple[list[Tokens], list[Tokens]]:
+        return [WORDS], [Tokens("mask") if self.mask else self.rows(self.element, self.layout)]
+
     def config(self, design: Design) -> dict[str, Any]:
         return word_config(self.layout, self.element, design, self.mask)
 
@@ -176,6 +185,9 @@ class PackStage(Stage):
 
     template: ClassVar[str] = "pack"
     header: ClassVar[str] = "memory.hpp"
+
+    def carried(self) -> tuple[list[Tokens], list[Tokens]]:
+        return [self.rows(self.element, self.layout)], [WORDS]
 
     def config(self, design: Design) -> dict[str, Any]:
         return word_config(self.layout, self.element, design, False)

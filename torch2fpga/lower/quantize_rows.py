@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from torch2fpga.design import SCALAR, Depths, Design, Estimate, Layout, Stage, ceil_div, tiled
+from torch2fpga.design import SCALAR, Depths, Design, Estimate, Layout, Stage, Tokens, ceil_div, tiled
 from torch2fpga.simulate.fixed import fitting_exponent, round_shift, saturate
 
 
@@ -28,6 +28,10 @@ class QuantizeRowsStage(Stage):
     template: ClassVar[str] = "quantize_rows"
     header: ClassVar[str] = "quantize_rows.hpp"
     hold: ClassVar[str] = "tile"
+
+    def carried(self) -> tuple[list[Tokens], list[Tokens]]:
+        exponents = Tokens("exponents", one_row=self.one_row)
+        return [self.rows("int32", self.layout)], [self.rows("int8", self.layout), exponents]
 
     def config(self, design: Design) -> dict[str, Any]:
         lanes = design.shape.lanes

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from torch2fpga.design import SCALAR, Depths, Design, Estimate, Layout, Stage, ceil_div, pipelined
+from torch2fpga.design import SCALAR, Depths, Design, Estimate, Layout, Stage, Tokens, ceil_div, pipelined
 from torch2fpga.errors import CompileError
 from torch2fpga.lower.linear import pad_channels
 from torch2fpga.simulate.fixed import round_shift, saturate
@@ -93,6 +93,11 @@ class RequantStage(Stage):
     @property
     def template(self) -> str:  # type: ignore[override]
         return "requant_scaled" if self.scaled else "requant"
+
+    def carried(self) -> tuple[list[Tokens], list[Tokens]]:
+        exponents = [Tokens("exponents", one_row=self.one_row)] if self.scaled else []
+        inputs = [self.rows(self.in_element, self.layout), *exponents]
+        return inputs, [self.rows(self.out_element, self.layout)]
 
     def config(self, design: Design) -> dict[str, Any]:
         return {

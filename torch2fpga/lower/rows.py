@@ -11,7 +11,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from torch2fpga.design import ELEMENTS, SCALAR, Depths, Design, Estimate, Layout, Stage, ceil_div, pipelined
+from torch2fpga.design import (
+    ELEMENTS,
+    SCALAR,
+    Depths,
+    Design,
+    Estimate,
+    Layout,
+    Stage,
+    Tokens,
+    ceil_div,
+    pipelined,
+)
 from torch2fpga.lower.registry import Operator, operator, takes
 from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.values import Poison, Refused, RowValue, contiguous_channels
@@ -117,7 +128,7 @@ def _quantise(q: Any, node: Node) -> None:
 def _lower_row(b: Any, nodes: Sequence[Node]) -> str:
     node = nodes[0]
     x = b.demand(node.args[0], "wide")
-    layout, name = b.layout(node), b.name(node)
+    layout, name = b.layout(x), b.name(node)
     out = b.wide(f"{name}_row", layout, node)
     common = b.common(node, name, (x,), (out,))
     common["one_row"] = False  # it reads all rows
@@ -128,12 +139,12 @@ def _lower_row(b: Any, nodes: Sequence[Node]) -> str:
 
 def _lower_slice(b: Any, nodes: Sequence[Node]) -> str:
     node = nodes[0]
-    x = b.demand(node.args[0], "wide")
-    layout, name = b.layout(node), b.name(node)
+    layout_in, layout, name = b.closed(node.args[0]), b.closed(node), b.name(node)
+    x = b.demand(node.args[0], "wide", layout_in)
     out = b.wide(f"{name}_slice", layout, node)
     stage = SliceStage(
         **b.common(node, name, (x,), (out,)),
-        layout_in=b.layout(node.args[0]),
+        layout_in=layout_in,
         layout=layout,
         element=b.element(x),
         start=node.args[1],
@@ -144,13 +155,13 @@ def _lower_slice(b: Any, nodes: Sequence[Node]) -> str:
 
 def _lower_concat(b: Any, nodes: Sequence[Node]) -> str:
     node = nodes[0]
-    x, y = (b.demand(a, "wide") for a in node.args)
-    name = b.name(node)
-    out = b.wide(f"{name}_join", b.layout(node), node)
+    layouts, name = [b.closed(a) for a in node.args], b.name(node)
+    x, y = (b.demand(a, "wide", layout) for a, layout in zip(node.args, layouts, strict=True))
+    out = b.wide(f"{name}_join", b.closed(node), node)
     stage = ConcatStage(
         **b.common(node, name, (x, y), (out,)),
-        layout_a=b.layout(node.args[0]),
-        layout_b=b.layout(node.args[1]),
+        layout_a=layouts[0],
+        layout_b=layouts[1],
         element=b.element(x),
     )
     b.add(stage, [{} for _ in nodes])
@@ -173,6 +184,10 @@ class SelectRowStage(Stage):
     template: ClassVar[str] = "select_row"
     header: ClassVar[str] = "flow.hpp"
     hold: ClassVar[str] = "seq"
+
+    def carried(self) -> tuple[list[Tokens], list[Tokens]]:
+        row = self.rows(self.element, self.layout)
+        return [row], [replace(row, one_row=True)]
 
     def config(self, design: Design) -> dict[str, Any]:
         return {
@@ -209,6 +224,11 @@ class SliceStage(Stage):
     template: ClassVar[str] = "slice_channels"
     header: ClassVar[str] = "flow.hpp"
     hold: ClassVar[str] = "tile"
+
+    def carried(self) -> tuple[list[Tokens], list[Tokens]]:
+        # Channels are counted from the first lane of the row: there may be no gaps before them.
+        layout_in, layout = self.layout_in.closed, self.layout.closed
+        return [self.rows(self.element, layout_in)], [self.rows(self.element, layout)]
 
     def config(self, design: Design) -> dict[str, Any]:
         lanes = design.shape.lanes
@@ -255,6 +275,11 @@ class ConcatStage(Stage):
     template: ClassVar[str] = "concat_channels"
     header: ClassVar[str] = "flow.hpp"
     hold: ClassVar[str] = "tile"
+
+    def carried(self) -> tuple[list[Tokens], list[Tokens]]:
+        sizes = self.layout_a.channels, self.layout_b.channels
+        a, b, both = (self.rows(self.element, Layout(1, size)) for size in (*sizes, sum(sizes)))
+        return [a, b], [both]
 
     def config(self, design: Design) -> dict[str, Any]:
         lanes = design.shape.lanes

@@ -65,7 +65,6 @@ class SplitLinears(GraphPass):
         user.replace_all_uses_with(new)
         module.graph.erase_node(user)
 
-
     def verify(self, module: fx.GraphModule) -> None:
         for node in module.graph.nodes:
             if node.target is slice_channels and node.args[0].target is linear:

@@ -30,6 +30,7 @@ from torch2fpga.passes.calibrate import Statistics
 from torch2fpga.passes.fold_constants import attribute
 from torch2fpga.passes.manager import GraphPass
 from torch2fpga.passes.nodes import Node
+from torch2fpga.passes.roll import Loop
 
 #: smoothing exponents that are tried; None is no smoothing
 EXPONENTS = (None, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -126,30 +127,27 @@ class Quantiser:
                 op.quantise(self, node)
 
     def _wide_groups(self) -> None:
-        """Values joined by adds (and moves) share one residual format."""
-        parent: dict[Node, Node] = {}
-
-        def root(node: Node) -> Node:
-            while parent.setdefault(node, node) is not node:
-                node = parent[node]
-            return node
-
+        """Values joined by adds (and moves) share one residual format; values that are one stream
+        of the layer loop share its width (each with a scale of its own)."""
+        formats, widths = _Groups(), _Groups()
         for node in self.module.graph.nodes:
             if node.target in TRANSPARENT:
                 for source in node.all_input_nodes:
-                    parent[root(source)] = root(node)
+                    formats.join(source, node)
             elif node.op in ("call_function", "placeholder") and node.meta.get("kind") != "ids":
-                root(node)
-        groups: dict[Node, list[Node]] = {}
-        for node in list(parent):
-            groups.setdefault(root(node), []).append(node)
-        for members in groups.values():
-            self._wide.update(dict.fromkeys(members, self._group_format(members)))
+                formats.root(node)
+        for together in (*formats.members(), *_looped(self.module.meta.get("loop"))):
+            for node in together:
+                widths.join(node, together[0])
+        bits: dict[Node, int] = {}
+        for members in formats.members():
+            root = widths.root(members[0])
+            bits[root] = max(bits.get(root, 0), _wide_bits(members))
+        for members in formats.members():
+            shared = self._group_format(members, bits[widths.root(members[0])])
+            self._wide.update(dict.fromkeys(members, shared))
 
-    def _group_format(self, members: list[Node]) -> Format:
-        adds = sum(m.target is add for m in members)
-        logits = len(members) == 1 and members[0].target is linear
-        bits = 24 if adds > 1 or logits else 16
+    def _group_format(self, members: list[Node], bits: int) -> Format:
         largest = max(float(self.stats[m.name].largest.max()) for m in members)
         scale = max(largest, 1e-20) * WIDE_MARGIN[bits] / 2.0 ** (bits - 1)
         if bits == 24:
@@ -196,6 +194,52 @@ class Quantiser:
         step = max(1, weights.shape[0] // SEARCH_CHANNELS)
         scale = search_smoothing(self.stats[node.name].sample(), self._largest(node), weights, step)
         return Format("mac", 8, scale)
+
+
+class _Groups:
+    """Nodes that share something, joined two by two."""
+
+    def __init__(self) -> None:
+        self._parent: dict[Node, Node] = {}
+
+    def root(self, node: Node) -> Node:
+        """The node that stands for the group."""
+        while self._parent.setdefault(node, node) is not node:
+            node = self._parent[node]
+        return node
+
+    def join(self, a: Node, b: Node) -> None:
+        """The groups of both become one, for which ``b``'s stands."""
+        self._parent[self.root(a)] = self.root(b)
+
+    def members(self) -> list[list[Node]]:
+        """All groups."""
+        found: dict[Node, list[Node]] = {}
+        for node in list(self._parent):
+            found.setdefault(self.root(node), []).append(node)
+        return list(found.values())
+
+
+def _wide_bits(members: list[Node]) -> int:
+    """Bits of a residual format: 24 where adds follow each other, and for logits."""
+    adds = sum(m.target is add for m in members)
+    logits = len(members) == 1 and members[0].target is linear
+    return 24 if adds > 1 or logits else 16
+
+
+def _looped(loop: Loop | None) -> list[list[Node]]:
+    """Nodes whose residuals are one stream: the same position of all layers, and what enters there."""
+    if loop is None:
+        return []
+    found = []
+    for nodes in zip(*loop.instances, strict=True):
+        native = OPERATORS[nodes[0].target].native == "wide"
+        found.append([n for n in nodes if native or "wide" in demands(n)])
+    inside = set(loop.instances[0])
+    for first, position in loop.carried:
+        if any(user in inside for user in demands(first).get("wide", [])):
+            found.append([first, loop.instances[0][position]])
+    return [nodes for nodes in found if nodes]
 
 
 def search_smoothing(rows: Tensor, largest: Tensor, weights: Tensor, step: int) -> Tensor:

@@ -16,7 +16,10 @@ from typing import Any
 from torch import Tensor, fx
 
 from torch2fpga.lower.activation import activation
+from torch2fpga.lower.embedding import embed
+from torch2fpga.lower.layer_norm import layer_norm
 from torch2fpga.lower.linear import linear
+from torch2fpga.lower.rows import concat_channels, slice_channels
 from torch2fpga.passes.fold_constants import attribute
 from torch2fpga.passes.manager import GraphPass
 from torch2fpga.passes.nodes import Node
@@ -105,6 +108,8 @@ def _loop_of(module: fx.GraphModule, prefix: str, blocks: list[list[Node]]) -> L
     if any(_signature(module, block) != signature for block in blocks[1:]):
         return None
     carried = _carried(blocks)
+    if carried and _layers_differ(module, blocks, carried):
+        return None
     return Loop(prefix, tuple(tuple(b) for b in blocks), carried) if carried else None
 
 
@@ -131,7 +136,7 @@ def _carried(blocks: list[list[Node]]) -> tuple[tuple[Node, int], ...] | None:
             return None
         carried.append((first, previous[0]))
     positions = {p for _, p in carried}
-    if len(positions) != len(carried) or _row_exponents_cross(blocks, positions):
+    if len(positions) != len(carried):
         return None
     for number, block in enumerate(blocks):
         following = set(blocks[number + 1]) if number + 1 < len(blocks) else None
@@ -144,13 +149,43 @@ def _carried(blocks: list[list[Node]]) -> tuple[tuple[Node, int], ...] | None:
     return tuple(carried)
 
 
-def _row_exponents_cross(blocks: list[list[Node]], positions: set[int]) -> bool:
-    """Would a value with row exponents (behind a table) go from layer to layer? Those stay flat."""
-    return any(
-        block[p].target is activation and any(u.target is linear for u in block[p].users)
-        for block in blocks[:-1]
-        for p in positions
-    )
+def _layers_differ(
+    module: fx.GraphModule, blocks: list[list[Node]], carried: tuple[tuple[Node, int], ...]
+) -> bool:
+    """Would one stream have to carry values of different kinds from layer to layer?
+
+    Rows with exponents of their own (behind a table, for a linear layer) come with another stream,
+    and rows of another width have other tokens. Such layers stay flat.
+    """
+    width = _widths(module)
+    for first, position in carried:
+        enters = [u for u in first.users if u in blocks[0]]
+        sources = [(first, enters), *((b[position], list(b[position].users)) for b in blocks[:-1])]
+        if any(n.target is activation and any(u.target is linear for u in users) for n, users in sources):
+            return True
+        if len({width[first], *(width[b[position]] for b in blocks)}) > 1:
+            return True
+    return False
+
+
+def _widths(module: fx.GraphModule) -> dict[Node, int]:
+    """Channels of every value of a canonical graph."""
+    found: dict[Node, int] = {}
+    for node in module.graph.nodes:
+        if node.op == "placeholder":
+            found[node] = int(node.meta["shape"][-1])
+        elif node.target in (linear, layer_norm):
+            found[node] = attribute(module, str(node.args[1].target)).shape[0]
+        elif node.target is embed:
+            table = node.args[1][0] if node.args[1] else node.args[2]
+            found[node] = attribute(module, str(table.target)).shape[1]
+        elif node.target is slice_channels:
+            found[node] = node.args[2]
+        elif node.target is concat_channels:
+            found[node] = sum(found[a] for a in node.args)
+        elif node.op == "call_function":
+            found[node] = found[node.args[0]]
+    return found
 
 
 class Roll(GraphPass):

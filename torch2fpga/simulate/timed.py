@@ -7,8 +7,9 @@ the build: another depth needs no compiler.
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ from torch2fpga.boards import Board
 from torch2fpga.design import Design
 from torch2fpga.emit.kernel import READ_OPTIONS, all_ports, links
 from torch2fpga.emit.link import port_bytes
+from torch2fpga.errors import InputError
 from torch2fpga.simulate.functional import Bytes, FunctionalRun
 
 #: fraction bits of the memory model's times (``port_fraction`` in t2f_memory_port.hpp)
@@ -85,7 +87,12 @@ class Settings:
     cycle_limit: int = CYCLE_LIMIT
 
     def text(self, design: Design) -> str:
-        """One setting a line (``t2f_settings.hpp``)."""
+        """One setting a line (``t2f_settings.hpp``).
+
+        Raises:
+            InputError: if ``fifos`` names no stream of the design.
+        """
+        check_fifos(self.fifos, tuple(design.streams))
         lines = [f"depth {path} {site} {n}" for (path, site), n in sorted(self.depths.items())]
         lines += [f"fifo {key} {n}" for s, n in sorted(self.fifos.items()) for key in stream_keys(design, s)]
         lines += [
@@ -102,6 +109,23 @@ class Settings:
             f"launches {self.launches}",
         ]
         return "\n".join([*head, *lines]) + "\n"
+
+
+def check_fifos(names: Iterable[str], streams: Sequence[str]) -> None:
+    """Refuse names that are no stream of the design.
+
+    Raises:
+        InputError: with the names that are near.
+    """
+    problems = []
+    for name in names:
+        if name not in streams:
+            near = difflib.get_close_matches(name, streams, n=5, cutoff=0.5)
+            near += [s for s in streams if name and name in s and s not in near][: 5 - len(near)]
+            hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(streams[:12])} ..."
+            problems.append(f"there is no stream {name}; {hint}")
+    if problems:
+        raise InputError("; ".join(problems))
 
 
 def stream_keys(design: Design, name: str) -> list[str]:

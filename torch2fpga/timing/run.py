@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from torch2fpga.errors import InputError, SimulationError
-from torch2fpga.simulate.timed import Settings, TimedResult, link_latencies, port_settings
+from torch2fpga.errors import SimulationError
+from torch2fpga.simulate.timed import Settings, TimedResult, check_fifos, link_latencies, port_settings
 from torch2fpga.timing.depths import depth_settings, pipelined_loops, site
 from torch2fpga.timing.report import TimeReport, build_report
 
@@ -22,23 +21,6 @@ if TYPE_CHECKING:
 LAUNCHES = 3
 
 Progress = Callable[[str, float], None]
-
-
-def check_fifos(names: Iterable[str], streams: Sequence[str]) -> None:
-    """Refuse names that are no stream of the design.
-
-    Raises:
-        InputError: with the names that are near.
-    """
-    problems = []
-    for name in names:
-        if name not in streams:
-            near = difflib.get_close_matches(name, streams, n=5, cutoff=0.5)
-            near += [s for s in streams if name and name in s and s not in near][: 5 - len(near)]
-            hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(streams[:12])} ..."
-            problems.append(f"there is no stream {name}; {hint}")
-    if problems:
-        raise InputError("; ".join(problems))
 
 
 def timed_settings(model: CompiledModel, clock_mhz: float) -> Settings:

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Where data goes: forks, the layer loop, row selection, channel slices, joins of
-// channels.  Nothing here computes.
-// Cycles: every stage is one flat loop over a whole launch, a token (or for slice and concat a
-// block of a row) a cycle: steps * batch * seq * blocks; relay: uses * batch * seq * blocks.
+// channels, gaps between groups of channels.  Nothing here computes.
+// Cycles: every stage is one flat loop over a whole launch, a token (or for slices, joins and
+// groups a block of a row) a cycle: steps * batch * seq * blocks; relay: uses * batch * seq *
+// blocks.
 #ifndef T2F_FLOW_HPP
 #define T2F_FLOW_HPP
 
@@ -236,6 +237,129 @@ JOIN:
       y.write(out);
     }
     held[at.t] = v;
+    advance<blocks, C::tile>(at, seq);
+  }
+}
+
+// Lane `by` comes first; the lanes before it go to the end. log2(N) levels.
+template <typename T, int N>
+inline vec<T, N> rotated(vec<T, N> v, int by) {
+#pragma HLS inline
+  constexpr int levels = floor_log2(N);
+  for (int level = 0; level < levels; ++level) {
+#pragma HLS unroll
+    vec<T, N> out;
+    for (int lane = 0; lane < N; ++lane) {
+#pragma HLS unroll
+      out.d[lane] = (by >> level) % 2 != 0 ? v.d[(lane + (1 << level)) % N] : v.d[lane];
+    }
+    v = out;
+  }
+  return v;
+}
+
+// A block of a row whose channels lie in groups: its number in the group, and where the
+// channels before it end in a block of a row without gaps.
+struct group_place {
+  int block;
+  int lane;
+};
+
+// The place of the next token's block, LAST channels in a group's last one. Like `advance`, in
+// front of which it stands, it compares registers only.
+template <int GROUP_BLOCKS, int LAST, int LANES, int BLOCKS, int TILE>
+inline void advance_group(group_place &at, const token_place &token) {
+#pragma HLS inline
+  if (token.t == TILE - 1 || token.t == token.behind) {
+    if (token.block == BLOCKS - 1) {
+      at.block = 0;
+      at.lane = 0;
+    } else if (at.block != GROUP_BLOCKS - 1) {
+      ++at.block;
+    } else {
+      at.block = 0;
+      at.lane = (at.lane + LAST) & (LANES - 1);
+    }
+  }
+}
+
+// Groups of channels that fill whole tokens each, to channels without gaps (the outputs of
+// attention heads, joined). Channels wait in a token of each row of the tile until it is full.
+// Blocks a row: groups * group_blocks, one more where the last input fills a token and begins
+// another.
+template <typename C>
+void close_groups(hls::stream<vec<typename C::value_t, C::lanes>> &x,
+                  hls::stream<vec<typename C::value_t, C::lanes>> &y, int batch, int seq) {
+#pragma HLS inline off
+  constexpr int in_blocks = C::groups * C::group_blocks;
+  constexpr int last = C::group_size - (C::group_blocks - 1) * C::lanes;
+  constexpr int before = (C::groups * C::group_size - last) % C::lanes;
+  constexpr int blocks = in_blocks + (before + last > C::lanes ? 1 : 0);
+  vec<typename C::value_t, C::lanes> held[C::tile];
+#pragma HLS array_partition variable = held complete
+  const int tokens = C::steps * batch * seq * blocks;
+  token_place at = first_token(seq);
+  group_place from = {0, 0};
+CLOSE:
+  for (int i = 0; i < tokens; ++i) {
+#pragma HLS loop_tripcount max = C::steps * C::max_batch * C::max_seq * blocks
+    T2F_PIPELINE(1);
+    // Lanes that only fill up a group's last block are zero, and so is what follows the last.
+    vec<typename C::value_t, C::lanes> v = {};
+    if (at.block < in_blocks) v = x.read();
+    const vec<typename C::value_t, C::lanes> moved =
+        rotated<typename C::value_t, C::lanes>(v, C::lanes - from.lane);
+    const vec<typename C::value_t, C::lanes> waiting = held[at.t];
+    vec<typename C::value_t, C::lanes> out;
+    for (int lane = 0; lane < C::lanes; ++lane) {
+#pragma HLS unroll
+      out.d[lane] = lane < from.lane ? waiting.d[lane] : moved.d[lane];
+    }
+    const int added = from.block == C::group_blocks - 1 ? last : C::lanes;
+    const bool full = from.lane + added >= C::lanes;
+    if (full || at.block >= blocks - 1) y.write(out);
+    held[at.t] = full ? moved : out;
+    advance_group<C::group_blocks, last, C::lanes, blocks, C::tile>(from, at);
+    advance<blocks, C::tile>(at, seq);
+  }
+}
+
+// The inverse: channels without gaps, to groups that fill whole tokens each. The block in which
+// a group begins may hold the end of the one before: a block of the tile's rows is held back.
+// Blocks a row: groups * group_blocks.
+template <typename C>
+void open_groups(hls::stream<vec<typename C::value_t, C::lanes>> &x,
+                 hls::stream<vec<typename C::value_t, C::lanes>> &y, int batch, int seq) {
+#pragma HLS inline off
+  constexpr int last = C::group_size - (C::group_blocks - 1) * C::lanes;
+  constexpr int blocks = C::groups * C::group_blocks;
+  vec<typename C::value_t, C::lanes> held[C::tile];
+#pragma HLS array_partition variable = held complete
+  const int tokens = C::steps * batch * seq * blocks;
+  token_place at = first_token(seq);
+  group_place to = {0, 0};
+OPEN:
+  for (int i = 0; i < tokens; ++i) {
+#pragma HLS loop_tripcount max = C::steps * C::max_batch * C::max_seq * blocks
+    T2F_PIPELINE(1);
+    const int wanted = to.block == C::group_blocks - 1 ? last : C::lanes;
+    const vec<typename C::value_t, C::lanes> begun = held[at.t];
+    vec<typename C::value_t, C::lanes> v = begun;
+    if (to.lane == 0 || to.lane + wanted > C::lanes) v = x.read();
+    vec<typename C::value_t, C::lanes> both;
+    for (int lane = 0; lane < C::lanes; ++lane) {
+#pragma HLS unroll
+      both.d[lane] = to.lane != 0 && lane >= to.lane ? begun.d[lane] : v.d[lane];
+    }
+    vec<typename C::value_t, C::lanes> out =
+        rotated<typename C::value_t, C::lanes>(both, to.lane);
+    for (int lane = 0; lane < C::lanes; ++lane) {
+#pragma HLS unroll
+      if (lane >= wanted) out.d[lane] = 0;
+    }
+    y.write(out);
+    held[at.t] = v;
+    advance_group<C::group_blocks, last, C::lanes, blocks, C::tile>(to, at);
     advance<blocks, C::tile>(at, seq);
   }
 }

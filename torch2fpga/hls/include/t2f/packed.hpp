@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // Dot products on DSP48E2 slices, two int8 products per slice with a shared weight
-// (WP486): A = (x1 << 18) + x0, B = w, P accumulates both sums.  The low field is
-// exact for 8 accumulations because weights lie in [-127, 127] (the quantiser is
-// symmetric); after that both fields leave for the int32 accumulators.
+// (WP486): A = (x1 << 18) + x0, B = w, P accumulates both sums, x0 * w from bit 0 and
+// x1 * w from bit 18.
+//
+// The low field has 18 bits. A chain of 8 products stays inside it where weights lie in
+// [-127, 127] (the quantiser is symmetric); -128 * -128 is one more than that leaves
+// room for, so full-range weights have 7. Then both fields leave for the int32
+// accumulators. A negative low field has borrowed one from the field above it, which
+// gets it back there.
 //
 // For synthesis the operands are spelt with AMD's ap_int so that every width is
 // what the slice has; plain integers compute the same and run far faster under g++.
+// int4 weights: packed4.hpp. All recipes as data: torch2fpga/plan/packing.py.
 #ifndef T2F_PACKED_HPP
 #define T2F_PACKED_HPP
 
@@ -20,6 +26,48 @@
 
 namespace t2f {
 
+// The most products of least..greatest whose sum a signed field of `bits` always holds.
+constexpr int longest_chain(int bits, int least, int greatest) {
+  const int down = (1 << (bits - 1)) / -least;
+  const int up = ((1 << (bits - 1)) - 1) / greatest;
+  return down < up ? down : up;
+}
+
+// Products of int8 activations and weights from `least_weight` to 127, in 18 bits.
+constexpr int w8a8_chain(int least_weight) {
+  return longest_chain(18, -128 * 127, -128 * least_weight);
+}
+
+static_assert(w8a8_chain(-127) == 8 && w8a8_chain(-128) == 7, "limits of the shared-weight recipe");
+
+#ifdef T2F_AP_INT
+
+// p += a * b in one slice.
+inline void accumulate_packed(const ap_int<27> &a, const ap_int<18> &b, ap_int<48> &p) {
+#pragma HLS inline
+  const ap_int<45> product = a * b;
+#pragma HLS bind_op variable = product op = mul impl = dsp latency = 3
+  p += product;
+}
+
+// The lowest field of an accumulator.
+template <int BITS, int WIDTH>
+inline int32_t lowest_field(const ap_int<WIDTH> &p) {
+#pragma HLS inline
+  const ap_int<BITS> field = p.range(BITS - 1, 0);
+  return static_cast<int32_t>(field.to_int());
+}
+
+// What lies above it, with the borrow of a negative lowest field given back.
+template <int BITS, int WIDTH>
+inline ap_int<WIDTH - BITS> fields_above(const ap_int<WIDTH> &p) {
+#pragma HLS inline
+  const ap_int<WIDTH - BITS> above = p.range(WIDTH - 1, BITS);
+  return above + ap_int<WIDTH - BITS>(p[BITS - 1] ? 1 : 0);
+}
+
+#endif
+
 template <int LANES>
 inline void dot(const vec<int8_t, LANES> &x, const int8_t (&w)[LANES], int32_t &sum) {
 #pragma HLS inline
@@ -31,45 +79,38 @@ inline void dot(const vec<int8_t, LANES> &x, const int8_t (&w)[LANES], int32_t &
   sum += partial;
 }
 
-#ifdef T2F_AP_INT
-
-template <int LANES>
+// sum0 += x0 . w and sum1 += x1 . w, with LANES multipliers in chains of CHAIN. No weight may
+// be less than LEAST_WEIGHT.
+template <int LANES, int CHAIN = 8, int LEAST_WEIGHT = -127>
 inline void dot_pair(const vec<int8_t, LANES> &x0, const vec<int8_t, LANES> &x1,
                      const int8_t (&w)[LANES], int32_t &sum0, int32_t &sum1) {
 #pragma HLS inline
-  static_assert(LANES % 8 == 0, "fields are emptied every 8 products");
+  static_assert(LEAST_WEIGHT == -127 || LEAST_WEIGHT == -128, "symmetric or full-range int8");
+  static_assert(CHAIN >= 1 && CHAIN <= w8a8_chain(LEAST_WEIGHT),
+                "W8A8: at most 8 accumulations, 7 with weights of -128");
+#ifdef T2F_AP_INT
   int32_t partial0 = 0;
   int32_t partial1 = 0;
-  for (int chunk = 0; chunk < LANES; chunk += 8) {
+  for (int chunk = 0; chunk < LANES; chunk += CHAIN) {
 #pragma HLS unroll
     ap_int<48> p = 0;
-    for (int i = chunk; i < chunk + 8; ++i) {
+    for (int j = 0; j < CHAIN; ++j) {
 #pragma HLS unroll
-      const ap_int<27> a = (ap_int<27>(x1.d[i]) << 18) + ap_int<27>(x0.d[i]);
-      const ap_int<45> product = a * ap_int<18>(w[i]);
-#pragma HLS bind_op variable = product op = mul impl = dsp latency = 3
-      p += product;
+      if (chunk + j < LANES) {
+        const int i = chunk + j;
+        accumulate_packed((ap_int<27>(x1.d[i]) << 18) + ap_int<27>(x0.d[i]), w[i], p);
+      }
     }
-    const ap_int<18> low = p.range(17, 0);
-    const ap_int<30> high = (p >> 18) + ap_int<48>(p[17] ? 1 : 0);
-    partial0 += static_cast<int32_t>(low.to_int());
-    partial1 += static_cast<int32_t>(high.to_int());
+    partial0 += lowest_field<18>(p);
+    partial1 += static_cast<int32_t>(fields_above<18>(p).to_int());
   }
   sum0 += partial0;
   sum1 += partial1;
-}
-
 #else
-
-template <int LANES>
-inline void dot_pair(const vec<int8_t, LANES> &x0, const vec<int8_t, LANES> &x1,
-                     const int8_t (&w)[LANES], int32_t &sum0, int32_t &sum1) {
-#pragma HLS inline
   dot<LANES>(x0, w, sum0);
   dot<LANES>(x1, w, sum1);
-}
-
 #endif
+}
 
 }  // namespace t2f
 #endif
