@@ -217,3 +217,23 @@ def test_two_layers_of_gpt2() -> None:
 def test_sizes_of_the_tiny_models() -> None:
     """The names above promise dimensions that no lane width divides."""
     assert WIDTH % 8 and HIDDEN % 16 and LONG % 8
+
+
+class _FirstRow(nn.Module):
+    """One row of every sequence through repeated layers: kernels with one-row stages only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(WIDTH, 13)
+        self.layers = nn.ModuleList([nn.Linear(13, 13) for _ in range(4)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)[:, 0]
+        for layer in self.layers:
+            y = y + torch.relu(layer(y))
+        return y
+
+
+def test_kernels_of_one_row_stages() -> None:
+    inputs = (rows(2, 5, WIDTH),)
+    exact(compile_model(_FirstRow().eval(), inputs), inputs)

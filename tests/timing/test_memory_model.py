@@ -31,7 +31,8 @@ def test_published_bandwidth(pattern: str, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("constant", "pattern"), [("sequential_gbs", "sequential"), ("row_ns", "random1"), ("cross_ns", "random4")]
+    ("constant", "pattern"),
+    [("sequential_gbs", "sequential"), ("row_ns", "random1"), ("cross_ns", "random4")],
 )
 def test_each_constant_matters(constant: str, pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fifth off in any of the three and its row of the table is missed."""

@@ -17,10 +17,11 @@ from torch2fpga.errors import MissingTool, SimulationError
 HLS = Path(__file__).resolve().parent.parent / "hls"
 INCLUDE = HLS / "include"
 SIM = HLS / "sim"
-#: -fno-gnu-unique lets dlclose unload the library
+#: -fno-gnu-unique lets dlclose unload the library; every kernel takes `batch` and `seq`, also one
+#: whose stages all have one row a sequence
 FLAGS = ("-std=c++17", "-O2", "-march=native", "-DT2F_SIM", "-fPIC", "-fno-gnu-unique",
          "-fstack-clash-protection", "-Wall", "-Wextra",
-         "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-label")  # fmt: skip
+         "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-label", "-Wno-unused-parameter")  # fmt: skip
 
 
 def compiler() -> str:

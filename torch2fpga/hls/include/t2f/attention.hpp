@@ -32,10 +32,10 @@ void attention_scores(hls::stream<vec<int8_t, C::lanes>> &q, hls::stream<vec<int
                       hls::stream<vec<int32_t, C::lanes>> &scores, int batch, int seq) {
 #pragma HLS inline off
   constexpr int blocks = C::heads * C::head_blocks;
-  vec<int8_t, C::lanes> keys[C::lanes][blocks * C::key_blocks];
+  vec<int8_t, C::lanes> keys[C::lanes][blocks * C::key_blocks] T2F_UNWRITTEN;
 #pragma HLS aggregate variable = keys
 #pragma HLS array_partition variable = keys complete dim = 1
-  vec<int8_t, C::lanes> query[blocks][C::tile];
+  vec<int8_t, C::lanes> query[blocks][C::tile] T2F_UNWRITTEN;
 #pragma HLS aggregate variable = query
 #pragma HLS array_partition variable = query complete dim = 2
 #pragma HLS bind_storage variable = query type = ram_s2p impl = bram
@@ -134,7 +134,7 @@ inline void softmax_rows(hls::stream<vec<int32_t, C::lanes>> &scores,
                          hls::stream<word> &params,
                          hls::stream<vec<uint8_t, C::lanes>> &weights, int batch, int seq) {
 #pragma HLS inline
-  vec<int32_t, C::lanes> seen[2][C::key_blocks * C::tile];
+  vec<int32_t, C::lanes> seen[2][C::key_blocks * C::tile] T2F_UNWRITTEN;
 #pragma HLS aggregate variable = seen
 #pragma HLS bind_storage variable = seen type = ram_s2p impl = bram
   int32_t top[C::tile];  // so far, of the head that comes in
@@ -321,10 +321,10 @@ void attention_values(hls::stream<vec<uint8_t, C::lanes>> &weights,
                       hls::stream<vec<int32_t, C::lanes>> &y, int batch, int seq) {
 #pragma HLS inline off
   constexpr int blocks = C::heads * C::head_blocks;
-  vec<int8_t, C::lanes> values[C::lanes][blocks * C::key_blocks];
+  vec<int8_t, C::lanes> values[C::lanes][blocks * C::key_blocks] T2F_UNWRITTEN;
 #pragma HLS aggregate variable = values
 #pragma HLS array_partition variable = values complete dim = 1
-  vec<uint8_t, C::lanes> p[2][C::key_blocks][C::tile];
+  vec<uint8_t, C::lanes> p[2][C::key_blocks][C::tile] T2F_UNWRITTEN;
 #pragma HLS aggregate variable = p
 #pragma HLS array_partition variable = p complete dim = 3
 #pragma HLS bind_storage variable = p type = ram_s2p impl = bram

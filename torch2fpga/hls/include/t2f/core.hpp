@@ -13,6 +13,14 @@
 
 #include "t2f/dataflow.hpp"
 
+// What a memory holds before it is first written never leaves a stage. C++ wants it to be
+// defined all the same; hardware does not spend a cycle on it.
+#ifdef __SYNTHESIS__
+#define T2F_UNWRITTEN
+#else
+#define T2F_UNWRITTEN = {}
+#endif
+
 namespace t2f {
 
 // A token: N elements side by side.  Aligned to its size so that g++ keeps it in

@@ -170,7 +170,7 @@ void slice_channels(hls::stream<vec<typename C::value_t, C::lanes>> &x,
   constexpr int first_block = C::start / C::lanes + (turn > 0 ? 1 : 0);
   constexpr int end_block = first_block + C::out_blocks;
   constexpr int blocks = C::in_blocks > end_block ? C::in_blocks : end_block;
-  vec<typename C::value_t, C::lanes> held[C::tile];
+  vec<typename C::value_t, C::lanes> held[C::tile] T2F_UNWRITTEN;
 #pragma HLS array_partition variable = held complete
   const int tokens = C::steps * batch * seq * blocks;
   token_place at = first_token(seq);
@@ -207,7 +207,7 @@ void concat_channels(hls::stream<vec<typename C::value_t, C::lanes>> &a,
   constexpr int turn = C::a_blocks * C::lanes - C::a_channels;
   constexpr int lag = turn > 0 ? 1 : 0;
   constexpr int blocks = in_blocks > C::out_blocks + lag ? in_blocks : C::out_blocks + lag;
-  vec<typename C::value_t, C::lanes> held[C::tile];
+  vec<typename C::value_t, C::lanes> held[C::tile] T2F_UNWRITTEN;
 #pragma HLS array_partition variable = held complete
   const int tokens = C::steps * batch * seq * blocks;
   token_place at = first_token(seq);
@@ -295,7 +295,7 @@ void close_groups(hls::stream<vec<typename C::value_t, C::lanes>> &x,
   constexpr int last = C::group_size - (C::group_blocks - 1) * C::lanes;
   constexpr int before = (C::groups * C::group_size - last) % C::lanes;
   constexpr int blocks = in_blocks + (before + last > C::lanes ? 1 : 0);
-  vec<typename C::value_t, C::lanes> held[C::tile];
+  vec<typename C::value_t, C::lanes> held[C::tile] T2F_UNWRITTEN;
 #pragma HLS array_partition variable = held complete
   const int tokens = C::steps * batch * seq * blocks;
   token_place at = first_token(seq);
@@ -333,7 +333,7 @@ void open_groups(hls::stream<vec<typename C::value_t, C::lanes>> &x,
 #pragma HLS inline off
   constexpr int last = C::group_size - (C::group_blocks - 1) * C::lanes;
   constexpr int blocks = C::groups * C::group_blocks;
-  vec<typename C::value_t, C::lanes> held[C::tile];
+  vec<typename C::value_t, C::lanes> held[C::tile] T2F_UNWRITTEN;
 #pragma HLS array_partition variable = held complete
   const int tokens = C::steps * batch * seq * blocks;
   token_place at = first_token(seq);

@@ -160,7 +160,7 @@ void matmul(hls::stream<vec<int8_t, C::lanes>> &x, hls::stream<word> &weights,
 #pragma HLS aggregate variable = kept
 #pragma HLS array_partition variable = kept complete dim = 2
 #pragma HLS bind_storage variable = kept type = ram_s2p impl = uram
-  vec<int8_t, C::lanes> rows[C::in_blocks][C::tile];
+  vec<int8_t, C::lanes> rows[C::in_blocks][C::tile] T2F_UNWRITTEN;
 #pragma HLS aggregate variable = rows
 #pragma HLS array_partition variable = rows complete dim = 2
 #pragma HLS bind_storage variable = rows type = ram_s2p impl = bram
@@ -226,7 +226,7 @@ void matmul_streamed(hls::stream<vec<int8_t, C::lanes>> &x, hls::stream<word> &w
   constexpr int word_blocks = C::lanes * C::lanes / 64;
   constexpr int words = C::in_blocks * word_blocks;
   constexpr int group = larger(words, C::tile);
-  vec<int8_t, C::lanes> rows[C::in_blocks][C::tile];
+  vec<int8_t, C::lanes> rows[C::in_blocks][C::tile] T2F_UNWRITTEN;
 #pragma HLS aggregate variable = rows
 #pragma HLS array_partition variable = rows complete dim = 2
 #pragma HLS bind_storage variable = rows type = ram_s2p impl = bram
