@@ -100,10 +100,7 @@ class Channel {
   // iteration are complete.
   std::uint64_t first_live() const { return read_ + held_; }
   bool holds() const { return held_ != 0; }
-  void count_write() {
-    ++written_;
-    if (writer_ == nullptr && fill() > high_water_) high_water_ = fill();
-  }
+  void count_write() { ++written_; }  // high_water_ is a matter of times
   void count_read() {
     if (held_ == 0) ++read_;
   }

@@ -134,7 +134,7 @@ class Clock {
     add_stop(why, now - stopped_ + write_offset, cycles);
   }
   // When a write of this iteration reaches its output, as far as known.
-  Cycle write_at() const { return now + write_offset + pending_; }
+  Cycle write_at() const { return now + ahead_; }
 
   // A token of `channel` was read in this iteration; its slot is free when the
   // iteration's reads are complete.
@@ -202,7 +202,7 @@ class Clock {
     const Stop stop = stops_[first_stop_++ & stop_mask_];
     stall(stop.why, now + stop.cycles);
     stopped_ += stop.cycles;
-    pending_ -= stop.cycles;
+    ahead_ -= stop.cycles;
     look_ahead();
   }
   void add_stop(Stall why, Cycle at, Cycle cycles);
@@ -222,7 +222,7 @@ class Clock {
   std::uint64_t stop_mask_ = 15;
   std::uint64_t first_stop_ = 0;
   std::uint64_t last_stop_ = 0;
-  Cycle pending_ = 0;   // cycles of those
+  Cycle ahead_ = 0;     // from the issue to the iteration's writes, those stops included
   Cycle stopped_ = 0;   // cycles that the loop has stood still: now - stopped_ is its own time
   std::size_t held_count_ = 0;
   Channel *held_[held_limit] = {};

@@ -51,7 +51,7 @@ inline void Clock::release() {
 }
 
 inline T2F_NOINLINE void Clock::add_stop(Stall why, Cycle at, Cycle cycles) {
-  pending_ += cycles;
+  ahead_ += cycles;
   if (first_stop_ != last_stop_) {
     Stop &last = stops_[(last_stop_ - 1) & stop_mask_];
     if (last.at == at && last.why == why) {
@@ -90,7 +90,7 @@ inline T2F_NOINLINE void Clock::enter(const Site &site) {
   site_ = &site;
   ii_ = site.ii;
   look_ahead();
-  write_offset = use_->depth - 1 + use_->latency;
+  write_offset = ahead_ = use_->depth - 1 + use_->latency;
   if (now >= limit_) over_limit();
 }
 
@@ -108,7 +108,7 @@ inline T2F_NOINLINE void Clock::leave() {
   }
   ++now;
   site_ = nullptr;
-  write_offset = 0;
+  write_offset = ahead_ = 0;
 }
 
 inline T2F_NOINLINE void Clock::memory(const void *address, std::size_t bytes, bool write) {
@@ -125,7 +125,9 @@ inline T2F_NOINLINE void Clock::memory(const void *address, std::size_t bytes, b
   const Cycle due = port_->read(address, bytes, now, entry_);
   if (use_ != nullptr && use_->latency < latency) {
     use_->latency = latency;
-    write_offset = use_->depth - 1 + latency;
+    const Cycle offset = use_->depth - 1 + latency;
+    ahead_ += offset - write_offset;
+    write_offset = offset;
   }
   if (due > now + latency) await(Stall::memory, due - latency);
 }
