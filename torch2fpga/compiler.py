@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from torch2fpga.boards import board_named
 from torch2fpga.capture import Captured, Inputs, capture, split_inputs
 from torch2fpga.compiled import CompiledModel, Origin
-from torch2fpga.design import Design, Shape, verify_design
+from torch2fpga.design import Design, Shape
 from torch2fpga.errors import CaptureError, CompileError, Refusal, UnsupportedModel, summary
 from torch2fpga.lower.builder import Builder, Lowered
 from torch2fpga.passes.calibrate import Calibrate
@@ -31,6 +31,7 @@ from torch2fpga.passes.roll import Roll
 from torch2fpga.plan.fifo import size_fifos
 from torch2fpga.plan.partition import partition
 from torch2fpga.runtime.host import InputSpec, Interface, OutputItem
+from torch2fpga.verifier import verify_design
 
 Progress = Callable[[str, float], None]
 PRECISIONS = ("w8a8",)

@@ -23,9 +23,10 @@ from torch import Tensor
 from torch2fpga.boards import board_named
 from torch2fpga.capture import OutputSpec
 from torch2fpga.compiled import CompiledModel, Origin
-from torch2fpga.design import Design, Kernel, Layout, Port, Shape, Stage, Stream, verify_design
+from torch2fpga.design import Design, Kernel, Layout, Port, Shape, Stage, Stream
 from torch2fpga.errors import WeightsError
 from torch2fpga.runtime.host import InputSpec, Interface, OutputItem
+from torch2fpga.verifier import verify_design
 
 FORMAT = 1
 MODEL, TENSORS = "model.json", "constants.safetensors"

@@ -8,10 +8,11 @@ import dataclasses
 import pytest
 
 from tests.tiny import compiled, named
-from torch2fpga.design import Design, Layout, Shape, Stream, verify_design
+from torch2fpga.design import Design, Layout, Shape, Stream
 from torch2fpga.errors import DesignError
 from torch2fpga.lower.attention import ValuesStage
 from torch2fpga.lower.plumbing import LoopEnterStage, LoopExitStage, RelayStage
+from torch2fpga.verifier import verify_design
 
 NAMES = named("bert", "gpt2", "distilbert", "encoder", "mlp3d")
 

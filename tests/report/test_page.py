@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 import pytest
 
 from torch2fpga.boards import U280, Slr
-from torch2fpga.design import Design, Kernel, Layout, Port, Shape, Stage, Stream, verify_design
+from torch2fpga.design import Design, Kernel, Layout, Port, Shape, Stage, Stream
 from torch2fpga.lower.add import AddStage
 from torch2fpga.lower.layer_norm import NormalizeStage
 from torch2fpga.lower.linear import MatmulStage
@@ -34,6 +34,7 @@ from torch2fpga.report.graph import render_svg
 from torch2fpga.report.info import DISCLAIMER, MappingRow, ReportInfo
 from torch2fpga.report.page import render_page
 from torch2fpga.simulate.verify import Accuracy, StageResult
+from torch2fpga.verifier import verify_design
 
 HOSTILE = """<script>alert(1)</script>"'&amp;{{ 7321*11 }}"""
 SVG_SPACE = ' xmlns="http://www.w3.org/2000/svg"'

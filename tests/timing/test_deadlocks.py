@@ -16,10 +16,11 @@ import torch2fpga
 from tests.hls.timed_program import Program, Result
 from tests.tiny import WIDTH, compile_model, cxx_cache, encoder, exact, rows, run, seeded
 from torch2fpga.compiled import CompiledModel
-from torch2fpga.design import Design, verify_design
+from torch2fpga.design import Design
 from torch2fpga.errors import DesignError
 from torch2fpga.simulate.timed import Settings, TimedResult
 from torch2fpga.timing.report import Deadlock, Wait, build_report
+from torch2fpga.verifier import verify_design
 
 __all__ = ["cxx_cache", "seeded"]
 pytestmark = pytest.mark.gxx
