@@ -82,7 +82,7 @@ class Generator:
         hbm, cycles = U280.hbm, CLOCK_MHZ / 1000
         port = PortSetting(
             "k/memory", 0, False, 4 * hbm.channel_bytes,
-            round(64 / hbm.sequential_gbs * cycles * FRACTION), 64,
+            round(hbm.beat_cycles(64, CLOCK_MHZ) * FRACTION), 64,
             round(hbm.row_ns * cycles * FRACTION), round(hbm.cross_ns * cycles * FRACTION),
             hbm.channel_bytes, hbm.latency_cycles, OUTSTANDING, max(32, size // 64),
         )  # fmt: skip

@@ -9,7 +9,6 @@ from typing import Any
 from tests import tiny
 from torch2fpga.compiled import CompiledModel
 from torch2fpga.emit.kernel import _calls, all_ports
-from torch2fpga.simulate.timed import port_settings
 from torch2fpga.timing.report import TimeReport, build_report
 
 CLOCK = 250.0
@@ -100,8 +99,7 @@ def _ends(model: CompiledModel, name: str, streams: list[str]) -> tuple[list[str
 
 def report_of(model: CompiledModel, raw: dict[str, Any], message: str = "") -> TimeReport:
     """The report of a run."""
-    ports = port_settings(model.design, model.board, CLOCK)
-    return build_report(raw, model.design, model.board, CLOCK, (2, 5), ports, {}, message)
+    return build_report(raw, model.design, model.board, CLOCK, (2, 5), {}, message)
 
 
 def sample(name: str = "mlp3d", seed: int = 0) -> tuple[CompiledModel, TimeReport]:

@@ -41,6 +41,10 @@ class Hbm:
     cross_ns: float
     latency_cycles: int
 
+    def beat_cycles(self, width: int, clock_mhz: float) -> float:
+        """Kernel cycles of a beat of ``width`` bytes at the sustained rate: a master moves one a cycle."""
+        return max(1.0, width / self.sequential_gbs * clock_mhz / 1000)
+
 
 @dataclass(frozen=True)
 class Board:

@@ -242,6 +242,8 @@ class Stage:
     hold: ClassVar[str] = ""
     #: inputs of which a whole sequence is read before the other inputs are touched
     whole_first: ClassVar[tuple[int, ...]] = ()
+    #: inputs that are not touched before a tile of the others is read
+    tile_late: ClassVar[tuple[int, ...]] = ()
 
     def config(self, design: Design) -> dict[str, Any]:
         """Members of the stage's C++ configuration struct."""

@@ -30,17 +30,23 @@ module layer_norm #(
     output                      done
 );
   `include "tables.vh"
-  localparam LOAD = 3'd0, SUM = 3'd1, INVERSE = 3'd2, OUTPUT = 3'd3, DONE = 3'd4;
+  localparam LOAD = 3'd0, SUM = 3'd1, INVERSE = 3'd2, OUTPUT = 3'd3;
 
   // --- which loop ------------------------------------------------------------------
-  reg [2:0] state;
-  reg [31:0] step, sequence_index, left;  // left: rows of the sequence from this tile on
-  wire [31:0] n = left < TILE ? left : TILE;
+  wire [2:0] state;
+  wire [31:0] sequence_index, left, n;
+  wire enter, issue, leave;
+  walk #(
+      .TILE(TILE), .STEPS(STEPS), .STEP_FIRST(LOAD), .TILE_FIRST(SUM), .LAST(OUTPUT)
+  ) walk (
+      .clk(clk), .rst(rst), .batch(batch), .seq(seq), .leave(leave), .state(state),
+      .sequence_index(sequence_index), .left(left), .n(n), .done(done)
+  );
   wire [31:0] count = state == LOAD ? 1 : state == INVERSE ? n : BLOCKS * n;
   wire [31:0] depth = state == LOAD ? LOAD_DEPTH : state == SUM ? SUM_DEPTH :
                       state == INVERSE ? INVERSE_DEPTH : OUTPUT_DEPTH;
   wire ready = state == LOAD ? !params_empty : state == SUM ? !x_empty : 1'b1;
-  wire enter, issue, leave, y_valid;
+  wire y_valid;
   wire [31:0] index;
   wire advance = !(y_valid && y_full);
 
@@ -48,34 +54,8 @@ module layer_norm #(
       .clk(clk), .rst(rst), .run(!done), .count(count), .depth(depth), .ii(1), .ready(ready),
       .advance(advance), .enter(enter), .issue(issue), .leave(leave), .index(index)
   );
-  assign done = state == DONE;
   assign params_read = issue && state == LOAD;
   assign x_read = issue && state == SUM;
-
-  always @(posedge clk) begin
-    if (rst) begin
-      state <= LOAD;
-      step <= 0;
-      sequence_index <= 0;
-      left <= seq;
-    end else if (leave) begin
-      if (state != OUTPUT) state <= state + 1;
-      else if (left > TILE) begin
-        left  <= left - TILE;
-        state <= SUM;
-      end else begin
-        left <= seq;
-        if (sequence_index + 1 != batch) begin
-          sequence_index <= sequence_index + 1;
-          state <= SUM;
-        end else begin
-          sequence_index <= 0;
-          step <= step + 1;
-          state <= step + 1 == STEPS ? DONE : LOAD;
-        end
-      end
-    end
-  end
 
   // Row of the tile and first channel of the block of the next iteration, in SUM, INVERSE and OUTPUT.
   integer t, channel;

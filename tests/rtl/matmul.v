@@ -31,17 +31,23 @@ module matmul #(
 );
   localparam WORDS = LANES * LANES / 64;
   localparam GROUP = IN_BLOCKS > TILE ? IN_BLOCKS : TILE;
-  localparam LOAD = 2'd0, FILL = 2'd1, REDUCE = 2'd2, DONE = 2'd3;
+  localparam LOAD = 3'd0, FILL = 3'd1, REDUCE = 3'd2;
 
   // --- which loop ------------------------------------------------------------------
-  reg [1:0] state;
-  reg [31:0] step, sequence_index, left;  // left: rows of the sequence from this tile on
-  wire [31:0] n = left < TILE ? left : TILE;
+  wire [2:0] state;
+  wire [31:0] sequence_index, left, n;
+  wire enter, issue, leave;
+  walk #(
+      .TILE(TILE), .STEPS(STEPS), .STEP_FIRST(LOAD), .TILE_FIRST(FILL), .LAST(REDUCE)
+  ) walk (
+      .clk(clk), .rst(rst), .batch(batch), .seq(seq), .leave(leave), .state(state),
+      .sequence_index(sequence_index), .left(left), .n(n), .done(done)
+  );
   wire [31:0] work = OUT_BLOCKS * GROUP;
   wire [31:0] count = state == LOAD ? OUT_BLOCKS * IN_BLOCKS * WORDS : state == FILL ? IN_BLOCKS * n : work + n;
   wire [31:0] depth = state == LOAD ? LOAD_DEPTH : state == FILL ? FILL_DEPTH : REDUCE_DEPTH;
   wire ready = state == LOAD ? !w_empty : state == FILL ? !x_empty : 1'b1;
-  wire enter, issue, leave, y_valid;
+  wire y_valid;
   wire [31:0] index;
   wire advance = !(y_valid && y_full);
 
@@ -49,34 +55,8 @@ module matmul #(
       .clk(clk), .rst(rst), .run(!done), .count(count), .depth(depth), .ii(1), .ready(ready),
       .advance(advance), .enter(enter), .issue(issue), .leave(leave), .index(index)
   );
-  assign done = state == DONE;
   assign w_read = issue && state == LOAD;
   assign x_read = issue && state == FILL;
-
-  always @(posedge clk) begin
-    if (rst) begin
-      state <= LOAD;
-      step <= 0;
-      sequence_index <= 0;
-      left <= seq;
-    end else if (leave) begin
-      if (state != REDUCE) state <= state + 1;
-      else if (left > TILE) begin
-        left  <= left - TILE;
-        state <= FILL;
-      end else begin
-        left <= seq;
-        if (sequence_index + 1 != batch) begin
-          sequence_index <= sequence_index + 1;
-          state <= FILL;
-        end else begin
-          sequence_index <= 0;
-          step <= step + 1;
-          state <= step + 1 == STEPS ? DONE : LOAD;
-        end
-      end
-    end
-  end
 
   // --- LOAD and FILL -----------------------------------------------------------------
   reg [511:0] kept[0:WORDS*OUT_BLOCKS*IN_BLOCKS-1];

@@ -36,21 +36,27 @@ module softmax #(
     output                done
 );
   `include "tables.vh"
-  localparam MASK = 2'd0, LOAD = 2'd1, ROWS = 2'd2, DONE = 2'd3;
+  localparam MASK = 3'd0, LOAD = 3'd1, ROWS = 3'd2;
   localparam HEAD_WORDS = (HEADS + 15) / 16;
   localparam signed [31:0] LOWEST = 32'h80000000;
 
   // --- which loop ------------------------------------------------------------------
-  reg [1:0] state;
-  reg [31:0] step, sequence_index, left;  // left: rows of the sequence from this tile on
-  wire [31:0] n = left < TILE ? left : TILE;
+  wire [2:0] state;
+  wire [31:0] sequence_index, left, n;
+  wire enter, issue, leave;
+  walk #(
+      .TILE(TILE), .STEPS(STEPS), .STEP_FIRST(LOAD), .TILE_FIRST(ROWS), .LAST(ROWS)
+  ) walk (
+      .clk(clk), .rst(rst), .batch(batch), .seq(seq), .leave(leave), .state(state),
+      .sequence_index(sequence_index), .left(left), .n(n), .done(done)
+  );
   wire [31:0] key_blocks = (seq + LANES - 1) / LANES;
   wire [31:0] count = state == MASK ? batch * key_blocks : state == LOAD ? 1 + HEAD_WORDS :
                       (HEADS + 1) * key_blocks * n;
   wire [31:0] depth = state == MASK ? MASK_DEPTH : state == LOAD ? LOAD_DEPTH : ROWS_DEPTH;
   wire takes;
   wire ready = state == MASK ? !mask_empty : state == LOAD ? !params_empty : !takes || !scores_empty;
-  wire enter, issue, leave, out_valid;
+  wire out_valid;
   wire [31:0] index;
   wire advance = !(out_valid && weights_full);
 
@@ -58,31 +64,9 @@ module softmax #(
       .clk(clk), .rst(rst), .run(!done), .count(count), .depth(depth), .ii(1), .ready(ready),
       .advance(advance), .enter(enter), .issue(issue), .leave(leave), .index(index)
   );
-  assign done = state == DONE;
   assign mask_read = issue && state == MASK;
   assign params_read = issue && state == LOAD;
   assign scores_read = issue && state == ROWS && takes;
-
-  always @(posedge clk) begin
-    if (rst) begin
-      state <= MASK;
-      step <= 0;
-      sequence_index <= 0;
-      left <= seq;
-    end else if (leave) begin
-      if (state != ROWS) state <= state + 1;
-      else if (left > TILE) left <= left - TILE;
-      else begin
-        left <= seq;
-        if (sequence_index + 1 != batch) sequence_index <= sequence_index + 1;
-        else begin
-          sequence_index <= 0;
-          step <= step + 1;
-          state <= step + 1 == STEPS ? DONE : LOAD;
-        end
-      end
-    end
-  end
 
   // --- MASK and LOAD -------------------------------------------------------------------
   reg [8*LANES-1:0] valid[0:MAX_BATCH*KEY_BLOCKS-1];

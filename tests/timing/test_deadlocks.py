@@ -264,7 +264,7 @@ def _timed(made: CompiledModel, fifos: dict[str, int]) -> TimedResult:
 
 
 def _deadlock(made: CompiledModel, result: TimedResult) -> Deadlock:
-    report = build_report(result.report, made.design, made.board, 250.0, (2, 19), (), {}, result.message)
+    report = build_report(result.report, made.design, made.board, 250.0, (2, 19), {}, result.message)
     assert report.deadlock is not None
     return report.deadlock
 

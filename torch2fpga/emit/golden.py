@@ -96,8 +96,14 @@ def run_size(design: Design) -> tuple[int, int]:
     return 1, short
 
 
-def example_inputs(inputs: tuple[InputSpec, ...], batch: int, seq: int) -> dict[str, Tensor]:
-    """Random inputs as the stages' host code takes them before it quantises."""
+def example_inputs(
+    inputs: tuple[InputSpec, ...], batch: int, seq: int, padded: bool = True
+) -> dict[str, Tensor]:
+    """Random inputs as the stages' host code takes them before it quantises; the same every time.
+
+    Args:
+        padded: the last sequence ends in padding, where the model has a mask.
+    """
     generator = torch.Generator().manual_seed(SEED)
     found: dict[str, Tensor] = {}
     for spec in inputs:
@@ -110,7 +116,7 @@ def example_inputs(inputs: tuple[InputSpec, ...], batch: int, seq: int) -> dict[
         high = spec.entries if spec.entries else 2
         value = torch.randint(0, high, (batch, seq), generator=generator)
         if spec.kind in ("mask", "both"):
-            keep = torch.arange(seq)[None] < _lengths(batch, seq)[:, None]
+            keep = torch.arange(seq)[None] < (_lengths(batch, seq)[:, None] if padded else seq)
             value = (torch.ones_like(value) if spec.kind == "mask" else value) * keep
         found[spec.name] = value
     return found

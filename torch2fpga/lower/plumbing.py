@@ -131,6 +131,12 @@ class LoopExitStage(FlowStage):
 
     per_step: ClassVar[bool] = False
 
+    def carries(self, slot: int, last: bool) -> bool:
+        """Does output ``slot`` carry this step's value? ``last``: it is the last step."""
+        if self.mode == "both":
+            return last if slot == 1 else not last
+        return last if self.mode == "last" else not last
+
     @property
     def template(self) -> str:  # type: ignore[override]
         return {"both": "loop_exit", "back": "loop_back", "last": "loop_last"}[self.mode]

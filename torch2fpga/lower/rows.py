@@ -260,6 +260,11 @@ class SliceStage(Stage):
         return pipelined(self.steps * batch * rows * blocks, depth("SLICE"))
 
 
+def rows_needed(design: Design) -> int:
+    """Rows that every sequence must have: the design takes one of them by its number."""
+    return 1 + max((s.row for s in design.stages if isinstance(s, SelectRowStage)), default=0)
+
+
 @dataclass(frozen=True)
 class ConcatStage(Stage):
     """Channels of a, then of b.
@@ -275,6 +280,7 @@ class ConcatStage(Stage):
     template: ClassVar[str] = "concat_channels"
     header: ClassVar[str] = "flow.hpp"
     hold: ClassVar[str] = "tile"
+    tile_late: ClassVar[tuple[int, ...]] = (1,)
 
     def carried(self) -> tuple[list[Tokens], list[Tokens]]:
         sizes = self.layout_a.channels, self.layout_b.channels

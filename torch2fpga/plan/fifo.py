@@ -16,7 +16,6 @@ from dataclasses import replace
 
 from torch2fpga.design import Design, Stage, ceil_div
 from torch2fpga.lower.plumbing import LoopEnterStage, RelayStage
-from torch2fpga.lower.rows import ConcatStage
 
 #: tokens of slack on streams that no join waits for
 MINIMUM = 16
@@ -37,7 +36,7 @@ def size_fifos(design: Design) -> Design:
         for name in inputs:
             stream = design.streams[name]
             rows = 0 if _reads_whole_first(stage, name) else ready - arrival.get(name, 0)
-            if isinstance(stage, ConcatStage) and name == stage.inputs[1]:
+            if any(stage.inputs[i] == name for i in stage.tile_late):
                 rows += s.tile
             if isinstance(stage, LoopEnterStage):
                 rows = s.max_batch * s.max_seq if name == stage.inputs[1] else 0

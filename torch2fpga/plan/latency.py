@@ -84,9 +84,8 @@ class _Model:
         self.design, self.batch, self.seq, self.depth_of = design, batch, seq, depth_of
         self.tiles = ceil_div(seq, design.shape.tile)
         #: cycles of a memory word
-        self.beat = max(1.0, 64 / board.hbm.sequential_gbs * clock_mhz / 1000)
+        self.beat = board.hbm.beat_cycles(64, clock_mhz)
         self.latency = board.hbm.latency_cycles
-        self.row = board.hbm.row_ns * clock_mhz / 1000
         self.arrival: dict[str, Arrivals] = {}
         #: when each stage is through with its last step
         self.through: dict[str, float] = {}
@@ -206,12 +205,6 @@ class _Model:
             done = [done[b * self.tiles + tile] for b in range(self.batch)]
         last = step + 1 == stage.steps
         for slot, name in enumerate(stage.outputs):
-            if isinstance(stage, LoopExitStage) and not _passes(stage, slot, last):
+            if isinstance(stage, LoopExitStage) and not stage.carries(slot, last):
                 continue
             self.arrival[name] = done
-
-
-def _passes(stage: LoopExitStage, slot: int, last: bool) -> bool:
-    if stage.mode == "both":
-        return last if slot == 1 else not last
-    return last if stage.mode == "last" else not last

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from torch2fpga.design import SCALAR, Design, Layout
 from torch2fpga.errors import InputError
-from torch2fpga.lower.rows import SelectRowStage
+from torch2fpga.lower.rows import rows_needed
 from torch2fpga.simulate.fixed import limits
 from torch2fpga.simulate.tokens import mask_to_tokens, rows_to_tokens
 
@@ -93,12 +93,7 @@ class Interface:
         if len(sizes) > 1:
             problems.append(f"inputs disagree on (batch, tokens): {sorted(sizes)}")
         for batch, seq in sizes:
-            s = design.shape
-            last = max((st.row for st in design.stages if isinstance(st, SelectRowStage)), default=0)
-            if seq <= last:
-                problems.append(f"{seq} tokens; the model takes row {last} of every sequence")
-            if not (1 <= batch <= s.max_batch and 1 <= seq <= s.max_seq):
-                problems.append(f"{batch} x {seq} rows; compiled for at most {s.max_batch} x {s.max_seq}")
+            problems += size_problems(design, batch, seq)
         if problems:
             raise InputError("; ".join(problems))
         return {name: value for name, value in bound.items() if value is not None}
@@ -160,6 +155,16 @@ class Interface:
             for o, v in zip(self.outputs, outputs, strict=True)
         ]
         return [_shaped(item, real) for item, real in zip(self.outputs, reals, strict=True)]
+
+
+def size_problems(design: Design, batch: int, seq: int) -> list[str]:
+    """Why a launch of ``batch`` sequences of ``seq`` rows is not possible (empty if it is)."""
+    problems, s, needed = [], design.shape, rows_needed(design)
+    if seq < needed:
+        problems.append(f"{seq} tokens; the model takes row {needed - 1} of every sequence")
+    if not (1 <= batch <= s.max_batch and 1 <= seq <= s.max_seq):
+        problems.append(f"{batch} x {seq} rows; compiled for at most {s.max_batch} x {s.max_seq}")
+    return problems
 
 
 def _shaped(item: OutputItem, real: Tensor) -> Tensor:

@@ -72,15 +72,8 @@ class Reference:
         results = stage.reference(constants, sources)
         last = step + 1 == stage.steps
         for slot, (name, result) in enumerate(zip(stage.outputs, results, strict=True)):
-            if isinstance(stage, LoopExitStage) and not self._passes(stage, slot, last):
+            if isinstance(stage, LoopExitStage) and not stage.carries(slot, last):
                 continue
             values[name] = result
             if trace is not None:
                 trace.setdefault(name, []).append(result)
-
-    @staticmethod
-    def _passes(stage: LoopExitStage, slot: int, last: bool) -> bool:
-        """Does the exit's output ``slot`` carry this step's value?"""
-        if stage.mode == "both":
-            return last if slot == 1 else not last
-        return last if stage.mode == "last" else not last

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch2fpga.boards import Board
@@ -135,6 +135,11 @@ def stream_keys(design: Design, name: str) -> list[str]:
     return [f"{kernel.name}/{name}" for kernel in design.kernels]
 
 
+def local_name(path: str) -> str:
+    """A stream, stage or port without the kernel (or ``link``) in front."""
+    return path.rsplit("/", 1)[-1]
+
+
 def port_settings(design: Design, board: Board, clock_mhz: float) -> tuple[PortSetting, ...]:
     """Every memory port of a design, each on its own pseudo-channel (``emit/link.py``)."""
     hbm = board.hbm
@@ -143,14 +148,13 @@ def port_settings(design: Design, board: Board, clock_mhz: float) -> tuple[PortS
     found = []
     for i, (kernel, port) in enumerate(all_ports(design)):
         width = 4 if port.role == "ids" else 64
-        beat = max(1.0, width / hbm.sequential_gbs * cycles)
         found.append(
             PortSetting(
                 f"{kernel.name}/{port.name}",
                 i,
                 port.write,
                 port_bytes(port),
-                round(beat * FRACTION),
+                round(hbm.beat_cycles(width, clock_mhz) * FRACTION),
                 width,
                 round(hbm.row_ns * cycles * FRACTION),
                 round(hbm.cross_ns * cycles * FRACTION),
@@ -201,8 +205,3 @@ class TimedRun(FunctionalRun):
         done = self._run(buffers, batch, seq, taps, settings.text(self.design))
         report = json.loads(done.report) if done.report else {}
         return TimedResult(done.buffers, done.taps, done.message, report)
-
-
-def with_depths(settings: Settings, fifos: Mapping[str, int]) -> Settings:
-    """The settings with other FIFO depths."""
-    return replace(settings, fifos=dict(fifos))

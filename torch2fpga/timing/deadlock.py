@@ -12,6 +12,7 @@ from typing import Any
 
 from torch2fpga.design import Design
 from torch2fpga.emit.kernel import parameterised
+from torch2fpga.simulate.timed import local_name
 
 #: process that reads a kernel's parameters
 PARAMETERS = "read_parameters"
@@ -28,7 +29,7 @@ def completed(deadlock: Mapping[str, Any], design: Design) -> dict[str, Any]:
     waits = []
     for wait in deadlock["waits"]:
         sides = writers if wait["side"] == "read" else readers
-        stream = wait["stream"].rsplit("/", 1)[-1]
+        stream = local_name(wait["stream"])
         waits.append({**wait, "peer": wait["peer"] or sides.get(stream)})
     return {**deadlock, "waits": waits, "cycles": deadlock["cycles"] or _rings(waits)}
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 from torch2fpga.design import Depths, Design
@@ -31,12 +32,12 @@ def site(loop: PipelinedLoop) -> tuple[str, str]:
     return loop.path, f"{loop.file}:{loop.line}"
 
 
-def depth_settings(loops: tuple[PipelinedLoop, ...]) -> dict[tuple[str, str], int]:
+def depth_settings(loops: Sequence[PipelinedLoop]) -> dict[tuple[str, str], int]:
     """Depths as the timed run takes them."""
     return {site(loop): loop.depth for loop in loops}
 
 
-def depths_of(loops: tuple[PipelinedLoop, ...], stage: str) -> Depths:
+def depths_of(loops: Sequence[PipelinedLoop], stage: str) -> Depths:
     """label -> depth of one stage's loops, for ``Stage.cycles``.
 
     The function raises KeyError for a label that the stage does not have.

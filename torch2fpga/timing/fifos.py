@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 from torch2fpga.design import Design, Estimate
 from torch2fpga.errors import SimulationError
-from torch2fpga.lower.rows import SelectRowStage
+from torch2fpga.lower.rows import rows_needed
 from torch2fpga.plan.fifo import storage_of
 from torch2fpga.plan.storage import fifo_cost, whole_tensor
-from torch2fpga.simulate.timed import Settings, TimedResult
+from torch2fpga.simulate.timed import Settings, TimedResult, local_name
 from torch2fpga.timing.inputs import random_inputs
 from torch2fpga.timing.run import cycles_of, run_timed, timed_settings
 
@@ -116,7 +116,7 @@ def shrink_fifos(
 def default_sizes(design: Design) -> tuple[Size, ...]:
     """Sizes that are timed: the largest, one sequence, and lengths that tiles do not divide."""
     s = design.shape
-    least = 1 + max((st.row for st in design.stages if isinstance(st, SelectRowStage)), default=0)
+    least = rows_needed(design)
     wanted = [
         (1, s.max_seq),
         (s.max_batch, s.max_seq),
@@ -189,7 +189,7 @@ class _Search:
             result = self._time(size, {})
             cycles[size] = cycles_of(result)
             for stream in result.report["streams"]:
-                name = stream["key"].rsplit("/", 1)[-1]
+                name = local_name(stream["key"])
                 held[name] = max(held.get(name, 0), int(stream["high_water"]))
         return cycles, held
 

@@ -9,9 +9,8 @@ from typing import Any
 
 from torch2fpga.boards import Board
 from torch2fpga.design import Design
-from torch2fpga.emit.kernel import comment_text
 from torch2fpga.emit.link import channels
-from torch2fpga.simulate.timed import PortSetting
+from torch2fpga.simulate.timed import local_name
 from torch2fpga.timing.deadlock import blocked, completed
 
 #: (file, line) -> label of the loop
@@ -235,13 +234,13 @@ def build_report(
     board: Board,
     clock_mhz: float,
     size: tuple[int, int],
-    ports: tuple[PortSetting, ...],
     labels: Labels,
     message: str,
 ) -> TimeReport:
     """A report from the simulation's JSON of a run of ``size`` (batch, tokens)."""
     cycles = int(raw["cycles"])
-    paths = {s.name: comment_text(s.path) for s in design.stages}
+    paths = {s.name: s.path for s in design.stages}
+    places = channels(design, board)
     leaves = [p for p in raw["processes"] if p["leaf"]]
     deadlock = completed(raw["deadlock"], design) if raw["deadlock"] else None
     if deadlock is not None:
@@ -253,14 +252,10 @@ def build_report(
         *size,
         int(raw["bucket"]),
         tuple(_stage(p, cycles, paths, labels) for p in leaves),
-        tuple(_stream(s, design) for s in raw["streams"] if _tail(s["key"]) in design.streams),
-        tuple(_port(p, design, board, clock_mhz, i) for i, p in enumerate(raw["ports"])),
+        tuple(_stream(s, design) for s in raw["streams"] if local_name(s["key"]) in design.streams),
+        tuple(_port(p, places, board, clock_mhz) for p in raw["ports"]),
         deadlock=_deadlock(deadlock, message) if deadlock is not None else None,
     )
-
-
-def _tail(path: str) -> str:
-    return path.rsplit("/", 1)[-1]
 
 
 def _stage(p: Mapping[str, Any], cycles: int, paths: Mapping[str, str], labels: Labels) -> StageTime:
@@ -303,28 +298,30 @@ def _loop(loop: Mapping[str, Any], path: str, labels: Labels) -> LoopTime:
 
 
 def _stream(s: Mapping[str, Any], design: Design) -> StreamTime:
-    name = _tail(s["key"])
+    name = local_name(s["key"])
     return StreamTime(
         name,
         s["depth"],
         s["high_water"],
         s["written"],
         design.streams[name].token_bytes(design.shape.lanes),
-        _tail(s["writer"]),
-        _tail(s["reader"]),
+        local_name(s["writer"]),
+        local_name(s["reader"]),
         s["stalled_reads"],
         s["stalled_writes"],
     )
 
 
-def _port(p: Mapping[str, Any], design: Design, board: Board, clock_mhz: float, index: int) -> PortTime:
+def _port(
+    p: Mapping[str, Any], places: Mapping[tuple[str, str], int], board: Board, clock_mhz: float
+) -> PortTime:
     kernel, _, name = p["name"].partition("/")
     span = p["last"] - p["first"]
     gbs = p["bytes"] / (span / clock_mhz * 1000) if span > 0 else 0.0
     return PortTime(
         name,
         kernel,
-        list(channels(design, board).values())[index],
+        places[kernel, name],
         p["bytes"],
         p["transactions"],
         p["busy"],
@@ -336,12 +333,12 @@ def _port(p: Mapping[str, Any], design: Design, board: Board, clock_mhz: float, 
 def _deadlock(raw: Mapping[str, Any], message: str) -> Deadlock:
     waits = {
         w["process"]: Wait(
-            _tail(w["process"]),
-            _tail(w["stream"]),
+            local_name(w["process"]),
+            local_name(w["stream"]),
             w["side"],
             w["held"],
             w["depth"],
-            None if w["peer"] is None else _tail(w["peer"]),
+            None if w["peer"] is None else local_name(w["peer"]),
             w["cycle"],
         )
         for w in raw["waits"]

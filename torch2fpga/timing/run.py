@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from torch2fpga.timing.report import TimeReport, build_report
 
 if TYPE_CHECKING:
     from torch2fpga.compiled import CompiledModel
+    from torch2fpga.emit.checker.schedule import PipelinedLoop
 
 #: launches of the run that measures the steady interval: the first fills the pipeline
 LAUNCHES = 3
@@ -23,9 +24,11 @@ LAUNCHES = 3
 Progress = Callable[[str, float], None]
 
 
-def timed_settings(model: CompiledModel, clock_mhz: float) -> Settings:
-    """What the clock has to know about a design on its board."""
-    loops = pipelined_loops(model.design, clock_mhz)
+def timed_settings(
+    model: CompiledModel, clock_mhz: float, loops: Sequence[PipelinedLoop] | None = None
+) -> Settings:
+    """What the clock has to know about a design on its board; ``loops``, where they are at hand."""
+    loops = loops if loops is not None else pipelined_loops(model.design, clock_mhz)
     return Settings(
         depths=depth_settings(loops),
         latencies=link_latencies(model.design, model.board),
@@ -71,11 +74,10 @@ def time_model(
     """See ``CompiledModel.time``."""
     say = progress or (lambda _text, _done: None)
     clock = float(clock_mhz or model.board.clock_mhz)
-    check_fifos(fifos or (), tuple(model.design.streams))
+    check_fifos(fifos or (), tuple(model.design.streams))  # before anything takes long
     say("analysing loops", 0.0)
     loops = pipelined_loops(model.design, clock)
-    settings = timed_settings(model, clock)
-    settings = replace(settings, fifos=dict(fifos or {}))
+    settings = replace(timed_settings(model, clock, loops), fifos=dict(fifos or {}))
     if cycle_limit is not None:
         settings = replace(settings, cycle_limit=cycle_limit)
     say("timed run", 0.2)
@@ -83,8 +85,7 @@ def time_model(
     batch, seq = next(iter(inputs.values())).shape[:2]
     labels = {site(loop): loop.label for loop in loops}
     report = build_report(
-        result.report, model.design, model.board, clock, (int(batch), int(seq)), settings.ports, labels,
-        result.message,
+        result.report, model.design, model.board, clock, (int(batch), int(seq)), labels, result.message,
     )  # fmt: skip
     if report.deadlock is not None:
         return report

@@ -265,6 +265,14 @@ def deadlock_text(deadlock: Deadlock) -> str:
     return "\n".join(lines)
 
 
+def _print(console: Console, parts: Iterable[RenderableType | None]) -> None:
+    """The parts that there are, a blank line between them."""
+    for number, part in enumerate(p for p in parts if p is not None):
+        if number:
+            console.print()
+        console.print(part)
+
+
 def show(report: TimeReport, console: Console, limit: int = ROWS) -> None:
     """Print a run that ended: summary and tables of at most ``limit`` rows; else its deadlock."""
     if report.deadlock is not None:
@@ -274,10 +282,7 @@ def show(report: TimeReport, console: Console, limit: int = ROWS) -> None:
         )
         return
     parts = [summary(report), stage_table(report, limit), fifo_table(report, limit), port_table(report)]
-    for number, part in enumerate(p for p in parts if p is not None):
-        if number:
-            console.print()
-        console.print(part)
+    _print(console, parts)
 
 
 def text(report: TimeReport, limit: int = ROWS) -> str:
@@ -330,11 +335,8 @@ def cut_depths(report: FifoReport, limit: int) -> Table | None:
 
 def show_cut(report: FifoReport, console: Console, limit: int = CUT_ROWS) -> None:
     """Print what cutting the FIFOs saved and cost; at most ``limit`` FIFOs by name."""
-    parts = [cut_summary(report), cut_cycles(report), cut_depths(report, limit)]
-    for number, part in enumerate(p for p in parts if p is not None):
-        if number:
-            console.print()
-        console.print(part)
+    parts: list[RenderableType | None] = [cut_summary(report), cut_cycles(report), cut_depths(report, limit)]
+    _print(console, parts)
 
 
 def cut_text(report: FifoReport, limit: int = CUT_ROWS) -> str:

@@ -15,6 +15,24 @@
 
 namespace t2f::sim {
 
+// A text as a JSON string.
+inline std::string quoted(const std::string &text) {
+  static const char hex[] = "0123456789abcdef";
+  std::string out = "\"";
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') {
+      out += '\\';
+      out += c;
+    } else if (byte < 0x20) {
+      out += std::string("\\u00") + hex[byte >> 4] + hex[byte & 15];
+    } else {
+      out += c;
+    }
+  }
+  return out + "\"";
+}
+
 class Report {
  public:
   explicit Report(const std::vector<std::unique_ptr<Process>> &processes) : all_(processes) {
@@ -36,8 +54,7 @@ class Report {
 
   // {"waits": [{process, stream, side, held, depth, peer, cycle}], "cycles": [[process]]}.
   // `peer` is null where nothing shows who it is; `cycle` (when the wait began) is 0 in
-  // a run without a clock. Names are C++ identifiers or were checked, so they need no
-  // escapes beyond quotes.
+  // a run without a clock.
   std::string json() const {
     std::string out = "{\"waits\":[";
     for (const Process *process : blocked_) {
@@ -64,15 +81,6 @@ class Report {
   }
 
  private:
-  static std::string quoted(const std::string &text) {
-    std::string out = "\"";
-    for (const char c : text) {
-      if (c == '"' || c == '\\') out += '\\';
-      out += c;
-    }
-    return out + "\"";
-  }
-
   static std::uint64_t since(const Process *process) {
 #ifdef T2F_TIMED
     return process->clock.now;

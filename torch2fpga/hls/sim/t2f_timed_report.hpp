@@ -33,23 +33,6 @@ class TimedReport {
     return out_.str();
   }
 
-  static std::string quoted(const std::string &text) {
-    static const char hex[] = "0123456789abcdef";
-    std::string out = "\"";
-    for (const char c : text) {
-      const auto byte = static_cast<unsigned char>(c);
-      if (c == '"' || c == '\\') {
-        out += '\\';
-        out += c;
-      } else if (byte < 0x20) {
-        out += std::string("\\u00") + hex[byte >> 4] + hex[byte & 15];
-      } else {
-        out += c;
-      }
-    }
-    return out + "\"";
-  }
-
  private:
   template <typename Items, typename Print>
   void list(const char *name, const Items &items, Print print) {
