@@ -58,7 +58,10 @@ def add_point(results: Results, point: Point) -> float:
     add("bare", what, found.bare_ms, f"{bare:+.1f} % of the measurement")
     terms = []
     for name, value in found.terms_ms.items():
-        if abs(value) > 1e-9:
+        if abs(value) <= 1e-9:
+            if name in point.absent:
+                add(name, f"term {name}", 0.0, point.absent[name])
+        else:
             share = f"{100 * value / gap:.0f} % of the bare residual"
             add(name, f"term {name}", value, share)
             terms.append(f"{name} {value:+.3g} ms ({share})")

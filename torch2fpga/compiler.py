@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, fx, nn
 from torch2fpga.boards import board_named
 from torch2fpga.capture import Captured, Inputs, capture, split_inputs
 from torch2fpga.compiled import CompiledModel, Origin
-from torch2fpga.design import Design, Shape
+from torch2fpga.design import Shape
 from torch2fpga.errors import CaptureError, CompileError, Refusal, UnsupportedModel, summary
 from torch2fpga.lower.builder import Builder, Lowered
 from torch2fpga.passes.calibrate import Calibrate
@@ -27,14 +28,18 @@ from torch2fpga.passes.gelu import RecogniseGelu
 from torch2fpga.passes.manager import GraphPass, PassManager
 from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.quantise import Quantise
+from torch2fpga.passes.rms_norm import RecogniseRmsNorm
 from torch2fpga.passes.roll import Roll
-from torch2fpga.plan.fifo import size_fifos
-from torch2fpga.plan.partition import partition
+from torch2fpga.passes.rotary import PairRotary, RecogniseRotary
+from torch2fpga.plan.effect import put_into_effect
+from torch2fpga.plan.plan import Plan, load_plan, plan_values
 from torch2fpga.runtime.host import InputSpec, Interface, OutputItem
 from torch2fpga.verifier import verify_design
 
 Progress = Callable[[str, float], None]
 PRECISIONS = ("w8a8",)
+#: rows of a tile where nothing chooses them
+SIMPLE_TILE = 4
 #: calibration samples below which a warning is given
 FEW_SAMPLES = 8
 #: largest difference between the canonical graph and the model that is rounding, relative
@@ -63,10 +68,13 @@ def _passes(captured: Captured) -> list[GraphPass]:
         FoldConstants(),
         DropNoops(),
         RecogniseGelu(),
+        RecogniseRmsNorm(),
+        RecogniseRotary(),
         Canonicalise(),
         SplitLinears(),
         FuseRelu(),
         SplitLinears(),  # a ReLU may have stood between a linear and its slices
+        PairRotary(),
         CheckFloat(captured),
         Roll(),
     ]
@@ -127,8 +135,12 @@ def compile(
     board: str = "u280",
     precision: str = "w8a8",
     calibration: Iterable[Inputs] | None = None,
+    plan: Plan | Mapping[str, Any] | str | Path | None = None,
+    objective: str = "latency",
+    budget: float = 1.0,
+    clock_mhz: float | None = None,
     lanes: int = 16,
-    tile: int = 4,
+    tile: int | None = None,
     progress: Progress | None = None,
 ) -> CompiledModel:
     """Compile an unmodified PyTorch or Hugging Face model to a dataflow design.
@@ -141,7 +153,14 @@ def compile(
         precision: ``w8a8`` (int8 weights per output channel, int8 activations).
         calibration: inputs like ``example_inputs``, up to their sizes; without it, or with fewer
             than 8, a warning is given and recorded in the report.
-        lanes, tile: channels a token, and rows that share a pass over the weights.
+        plan: how wide arrays are and where everything goes (``compiled.plan.to_toml()`` shows one): a
+            ``Plan``, its values, or a TOML file. What it leaves out is chosen by the optimiser;
+            without a plan, all of it. ``"simple"`` is one array a layer, cut evenly, without optimiser.
+        objective: ``latency`` of one launch, or ``throughput`` of many sequences.
+        budget: share of the card that may be used (1.0 is all that its caps leave).
+        clock_mhz: kernel clock to plan with (the board's if not given).
+        lanes, tile: channels a token (8 or 16), and rows that share a pass over the weights (chosen
+            if not given).
         progress: called with a phase's name and the fraction done.
     Returns:
         A model that runs through the emitted C++.
@@ -150,7 +169,10 @@ def compile(
         CaptureError, CompileError: see their texts.
     """
     say = progress or (lambda phase, fraction: None)
-    table = board_named(board)
+    wanted = _wanted(
+        plan, board=board, objective=objective, budget=budget, clock_mhz=clock_mhz, tile=tile
+    )
+    table = board_named(wanted.board)
     if precision not in PRECISIONS:
         raise CompileError(f"precision {precision!r} is not supported; use one of {list(PRECISIONS)}")
     say("capture", 0.0)
@@ -168,27 +190,29 @@ def compile(
         module
     )
     say("lower", 0.85)
-    shape = Shape(lanes, tile, *_largest(captured, module))
+    shape = Shape(lanes, wanted.tile or SIMPLE_TILE, *_largest(captured, module))
     lowered = Builder(module, shape, module.meta["loop"], _design_name(model)).run()
-    design = _plan(lowered.design, module)
+    say("plan", 0.9)
+    planned = put_into_effect(lowered.design, lowered.data, wanted, table, simple=plan == "simple")
+    verify_design(planned.design)
     interface = _interface(module, lowered, captured)
-    origin = _origin(model, captured, module, samples, notes, precision, lowered)
+    origin = replace(
+        _origin(model, captured, module, samples, notes, precision, lowered, planned.plan), gains=planned.gains
+    )
     say("done", 1.0)
-    return CompiledModel(design, lowered.data, interface, captured.output, table, origin)
+    data = {name: list(steps) for name, steps in planned.data.items()}
+    return CompiledModel(planned.design, data, interface, captured.output, table, origin)
 
 
-def _plan(design: Design, module: fx.GraphModule) -> Design:
-    if module.meta["loop"] is None:
-        planned = partition(design, 1)
-    else:
-        planned = partition(design, 3)
-        if len(planned.kernels) < 2:
-            planned = partition(design, 2)
-        if len(planned.kernels) < 2:
-            raise CompileError("the layer loop cannot be cut into two kernels")
-    planned = size_fifos(planned)
-    verify_design(planned)
-    return planned
+def _wanted(plan: Plan | Mapping[str, Any] | str | Path | None, **head: Any) -> Plan:
+    """What is asked for: the plan's own values go before the other arguments."""
+    if isinstance(plan, Plan):
+        return plan
+    said = {key: value for key, value in head.items() if value is not None}
+    if plan is None or plan == "simple":
+        return load_plan(said)
+    values = plan if isinstance(plan, Mapping) else plan_values(plan)
+    return load_plan({**said, **values})
 
 
 def _design_name(model: nn.Module) -> str:
@@ -316,12 +340,14 @@ def _origin(
     notes: list[str],
     precision: str,
     lowered: Lowered,
+    plan: Plan,
 ) -> Origin:
     return Origin(
         model_class=type(model).__name__,
         parameters=sum(p.numel() for p in {id(p): p for p in model.parameters()}.values()),
         precision=precision,
         calibration_samples=len(samples),
+        plan=plan,
         notes=tuple(notes),
         mapping=tuple(module.meta["mapping"]),
         canonical=module,

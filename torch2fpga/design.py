@@ -26,8 +26,14 @@ ELEMENTS: dict[str, tuple[str, int]] = {
 #: constants of one stage: one dictionary a step
 StepData = Sequence[Mapping[str, Any]]
 
+#: processes that hand out parameters: from memory, and what came over a link to another kernel
+PARAMETER_READER, PARAMETER_DEALER = "read_parameters", "deal_parameters"
+
 #: label of a pipelined loop -> its depth in cycles
 Depths = Callable[[str], int]
+
+#: of sequences a launch and of rows a sequence: the C++ multiplies 16-bit numbers (``rows_of``)
+LARGEST = (1 << 16) - 1
 
 #: cycles to enter a pipelined loop and to leave it (UG1399: one each)
 LOOP_OVERHEAD = 2
@@ -80,6 +86,8 @@ class Shape:
             raise DesignError(f"lanes must be 8 or 16, not {self.lanes}")
         if min(self.tile, self.max_batch, self.max_seq) < 1:
             raise DesignError(f"tile, max_batch and max_seq must be at least 1: {self}")
+        if max(self.max_batch, self.max_seq) > LARGEST:
+            raise DesignError(f"max_batch and max_seq must be at most {LARGEST:,}: {self}")
 
 
 @dataclass(frozen=True)
@@ -214,6 +222,46 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Fifo:
+    """A FIFO inside of a stage: C++ name, C++ type and bytes of a token, tokens that it holds."""
+
+    name: str
+    token: str
+    token_bytes: int
+    depth: int
+
+
+@dataclass(frozen=True)
+class Front:
+    """A process of its own in front of a stage's main one, which prepares the stage's first input while
+    the main one works, and the FIFO that joins the two. Both have the stage's configuration.
+
+    Attributes:
+        name: process.
+        template: its C++ template: (first input, ``stream``, ``beside``, runtime arguments).
+        stream: C++ name of the FIFO, which stands in the main process for the first input.
+        token: its C++ type.
+        token_bytes: width of a token.
+        depth: tokens that it holds.
+        beside: another FIFO between the two, behind the first one in both argument lists.
+    """
+
+    name: str
+    template: str
+    stream: str
+    token: str
+    token_bytes: int
+    depth: int
+    beside: Fifo | None = None
+
+    @property
+    def fifos(self) -> tuple[Fifo, ...]:
+        """All FIFOs between the two processes, in the order of their arguments."""
+        first = Fifo(self.stream, self.token, self.token_bytes, self.depth)
+        return (first,) if self.beside is None else (first, self.beside)
+
+
+@dataclass(frozen=True)
 class Stage:
     """A hardware unit made from one canonical node (or a part of one).
 
@@ -253,6 +301,10 @@ class Stage:
         """What ``inputs`` and ``outputs`` have to carry; ``torch2fpga.verifier`` holds the streams to it."""
         raise NotImplementedError
 
+    def result_bits(self) -> int:
+        """Width that the values of the first output are known to fit; 0 is that of their element."""
+        return 0
+
     def rows(self, element: str, layout: Layout) -> Tokens:
         """Rows of channels, as many a sequence as the stage works on."""
         return Tokens("rows", element, layout, self.one_row)
@@ -270,7 +322,8 @@ class Stage:
         return Estimate()
 
     def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
-        """Cycles of one launch, start to end, when no input is late and no output is full.
+        """Cycles of one launch, start to end, when no input is late and no output is full (of the main
+        process where there is another one in front of it).
 
         The closed form of the C++ template, derived by hand; the timed run has to agree.
 
@@ -278,6 +331,14 @@ class Stage:
             depth: pipeline depth (iteration latency in cycles) of the loop with that label.
         """
         raise NotImplementedError
+
+    def front(self, design: Design) -> Front | None:
+        """The process in front of the main one, if the stage has one."""
+        return None
+
+    def front_cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
+        """Cycles of the process in front, as ``cycles`` are those of the main one."""
+        return 0
 
     def nominal_cycles(self, design: Design) -> int:
         """Cycles of a launch of the largest size, with one depth for all loops."""
@@ -290,6 +351,10 @@ class Stage:
     def runtime_arguments(self) -> list[str]:
         """Scalars behind the streams."""
         return ["batch", "1" if self.one_row else "seq"]
+
+    def arguments(self) -> list[str]:
+        """All arguments of the C++ template, in its order."""
+        return [*self.call_arguments(), *self.runtime_arguments()]
 
 
 @dataclass(frozen=True)
@@ -321,18 +386,33 @@ class Port:
 
 @dataclass(frozen=True)
 class Kernel:
-    """What is linked as one unit: its stages in order, and the AXI streams at its edge."""
+    """What is linked as one unit: its stages in order, and the AXI streams at its edge.
+
+    Attributes:
+        stages: in the order of the design's; none where only memory ports live.
+        axis_in, axis_out: links that it reads and writes.
+        slr: super logic region.
+        parameters: link that brings its stages' parameters; None where it reads them itself, or
+            where no stage has any.
+    """
 
     name: str
     stages: tuple[str, ...]
     axis_in: tuple[str, ...]
     axis_out: tuple[str, ...]
     slr: int
+    parameters: str | None = None
 
 
 @dataclass(frozen=True)
 class Design:
-    """All of it. ``steps`` is the number of layers in the loop (1 without a loop)."""
+    """All of it.
+
+    Attributes:
+        stages: every stream is written before it is read, except what the layer loop returns.
+        steps: layers in the loop (1 without a loop).
+        channels: memory channel of ports that have been given one, by argument.
+    """
 
     name: str
     shape: Shape
@@ -341,22 +421,32 @@ class Design:
     ports: tuple[Port, ...] = ()
     kernels: tuple[Kernel, ...] = ()
     steps: int = 1
+    channels: Mapping[str, int] = field(default_factory=dict)
 
     def stage(self, name: str) -> Stage:
         """The stage of that name."""
         return next(s for s in self.stages if s.name == name)
 
     def writers(self) -> dict[str, str]:
-        """stream -> stage or port that writes it."""
+        """stream -> stage, port or parameter process that writes it."""
         found = {out: s.name for s in self.stages for out in s.outputs}
+        dealt = {s for k in self.kernels if k.parameters for s in k.stages}
+        if self.kernels:
+            found |= {
+                s.params: PARAMETER_DEALER if s.name in dealt else PARAMETER_READER
+                for s in self.stages
+                if s.params
+            }
+        found |= {k.parameters: PARAMETER_READER for k in self.kernels if k.parameters}
         for port in self.ports:
             if port.direction == "read":
                 found.update({stream: port.name for stream in port.streams})
         return found
 
     def readers(self) -> dict[str, str]:
-        """stream -> stage or port that reads it."""
+        """stream -> stage, port or parameter process that reads it."""
         found = {i: s.name for s in self.stages for i in (*s.inputs, *([s.params] if s.params else []))}
+        found |= {k.parameters: PARAMETER_DEALER for k in self.kernels if k.parameters}
         for port in self.ports:
             if port.direction == "write":
                 found.update({stream: port.name for stream in port.streams})

@@ -165,7 +165,7 @@ def load_directory(
         import transformers
     except ImportError as error:
         raise MissingTool("Hugging Face directories need transformers: pip install torch2fpga[hf]") from error
-    with _quiet(transformers):
+    with quiet(transformers):
         model_class = _model_class(transformers, settings, path)
         model = _load_weights(model_class, path)
         tokenizer = _load_tokenizer(transformers, path)
@@ -177,8 +177,23 @@ def _read_config(path: Path) -> dict[str, Any]:
     config = path / "config.json"
     if not path.is_dir():
         raise ModelSpecError(f"{path} is a file; expected a directory with config.json and *.safetensors")
+    settings = read_settings(config)
+    if "auto_map" in settings:
+        raise CompileError(
+            f"{config} asks for code of its own (auto_map); torch2fpga never runs code from a model's "
+            "directory. Use package.module:factory for a model that you trust."
+        )
+    return settings
+
+
+def read_settings(config: Path) -> dict[str, Any]:
+    """What a configuration file says.
+
+    Raises:
+        ModelSpecError: if it is missing, too large, or not an object in JSON.
+    """
     if not config.is_file():
-        raise ModelSpecError(f"{path} has no config.json; expected a local Hugging Face directory")
+        raise ModelSpecError(f"{config.parent} has no {config.name}; expected a local Hugging Face directory")
     if config.stat().st_size > MAX_CONFIG_BYTES:
         raise ModelSpecError(f"{config} is larger than {MAX_CONFIG_BYTES} bytes")
     try:
@@ -187,11 +202,6 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise ModelSpecError(f"{config} is not JSON: {error}") from error
     if not isinstance(settings, dict):
         raise ModelSpecError(f"{config} holds {type(settings).__name__}; expected an object")
-    if "auto_map" in settings:
-        raise CompileError(
-            f"{config} asks for code of its own (auto_map); torch2fpga never runs code from a model's "
-            "directory. Use package.module:factory for a model that you trust."
-        )
     return settings
 
 
@@ -209,7 +219,7 @@ def _check_weights(path: Path) -> None:
 
 
 @contextmanager
-def _quiet(transformers: Any) -> Iterator[None]:
+def quiet(transformers: Any) -> Iterator[None]:
     """No progress bars and no hints of transformers in between; errors come as exceptions."""
     logging = transformers.utils.logging
     before = logging.get_verbosity()

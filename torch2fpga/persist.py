@@ -25,16 +25,18 @@ from torch2fpga.capture import OutputSpec
 from torch2fpga.compiled import CompiledModel, Origin
 from torch2fpga.design import Design, Kernel, Layout, Port, Shape, Stage, Stream
 from torch2fpga.errors import WeightsError
+from torch2fpga.plan.plan import load_plan
+from torch2fpga.plan.summary import Gain
 from torch2fpga.runtime.host import InputSpec, Interface, OutputItem
 from torch2fpga.verifier import verify_design
 
-FORMAT = 1
+FORMAT = 2
 MODEL, TENSORS = "model.json", "constants.safetensors"
 
 
 def _stage_classes() -> dict[str, type[Stage]]:
     import torch2fpga.lower.operators  # noqa: F401
-    from torch2fpga.lower import plumbing, quantize_rows, requant  # noqa: F401
+    from torch2fpga.lower import gather, plumbing, quantize_rows, requant  # noqa: F401
 
     found: dict[str, type[Stage]] = {}
     todo: list[type[Stage]] = [Stage]
@@ -159,6 +161,7 @@ def _document(compiled: CompiledModel, numbers: Mapping[str, Any], digest: str) 
             "streams": [_plain(s) for s in d.streams.values()],
             "ports": [_plain(p) for p in d.ports],
             "kernels": [_plain(k) for k in d.kernels],
+            "channels": dict(d.channels),
         },
         "numbers": numbers,
         "inputs": [{k: v for k, v in _plain(i).items() if k not in strip} for i in compiled.interface.inputs],
@@ -171,6 +174,8 @@ def _document(compiled: CompiledModel, numbers: Mapping[str, Any], digest: str) 
             "parameters": origin.parameters,
             "precision": origin.precision,
             "calibration_samples": origin.calibration_samples,
+            "plan": origin.plan.to_json(),
+            "gains": [_plain(g) for g in origin.gains],
             "notes": list(origin.notes),
             "mapping": [list(m) for m in origin.mapping],
         },
@@ -210,7 +215,8 @@ def load(path: str | Path) -> CompiledModel:
     spec = OutputSpec(output["kind"], tuple(output["names"]), output["class_name"])
     o = document["origin"]
     origin = Origin(
-        o["model_class"], o["parameters"], o["precision"], o["calibration_samples"], tuple(o["notes"]),
+        o["model_class"], o["parameters"], o["precision"], o["calibration_samples"],
+        load_plan(o["plan"]), tuple(Gain(**g) for g in o["gains"]), tuple(o["notes"]),
         tuple((str(a), str(b), str(c)) for a, b, c in o["mapping"]),
     )  # fmt: skip
     return CompiledModel(design, data, interface, spec, board_named(document["board"]), origin)
@@ -227,6 +233,7 @@ def _design(entry: Mapping[str, Any]) -> Design:
         tuple(Port(**{**p, "streams": tuple(p["streams"])}) for p in entry["ports"]),
         tuple(_kernel(k) for k in entry["kernels"]),
         entry["steps"],
+        dict(entry.get("channels", {})),
     )
 
 

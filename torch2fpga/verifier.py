@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from torch2fpga.design import WORDS, Design, Tokens
 from torch2fpga.errors import DesignError
 
@@ -19,10 +21,13 @@ def verify_design(design: Design) -> None:
     uses_out = [o for s in design.stages for o in s.outputs] + [
         x for p in design.ports if p.direction == "read" for x in p.streams
     ]
-    uses_out += [s.params for s in design.stages if s.params]  # by the kernel's parameter reader
+    uses_out += [s.params for s in design.stages if s.params]  # by a parameter process
+    links = [k.parameters for k in design.kernels if k.parameters]  # between two of them
+    uses_out += links
     uses_in = [i for s in design.stages for i in (*s.inputs, *([s.params] if s.params else []))] + [
         x for p in design.ports if p.direction == "write" for x in p.streams
     ]
+    uses_in += links
     uses_in += [p.config["ids"] for p in design.ports if p.role == "table" and "ids" in p.config]
     writers, readers = design.writers(), design.readers()
     for name, stream in design.streams.items():
@@ -42,6 +47,7 @@ def verify_design(design: Design) -> None:
     owner = {s: k.name for k in design.kernels for s in k.stages}
     if design.kernels:
         problems += [f"stage {s.name} is in no kernel" for s in design.stages if s.name not in owner]
+        problems += _wrong_kernels(design)
         if sum(1 for _ in design.ports) > 32:
             problems.append(f"{len(design.ports)} memory ports, the card has 32")
     if problems:
@@ -67,6 +73,7 @@ def _wrong_tokens(design: Design) -> list[str]:
         ends += [(n, f"{where} reads", t) for n, t in zip(stage.inputs, inputs, strict=False)]
         ends += [(n, f"{where} writes", t) for n, t in zip(stage.outputs, outputs, strict=False)]
         ends += [(stage.params, f"{where} reads", WORDS)] if stage.params else []
+    ends += [(k.parameters, f"kernel {k.name} reads", WORDS) for k in design.kernels if k.parameters]
     for port in design.ports:
         verb = "writes" if port.direction == "read" else "reads"
         carried = Tokens("ids") if port.role == "ids" else WORDS
@@ -79,3 +86,47 @@ def _wrong_tokens(design: Design) -> list[str]:
         if stream is not None and Tokens.of(stream).seen(lanes) != wanted.seen(lanes):
             problems.append(f"stream {name} carries {Tokens.of(stream)}, but {user} {wanted}")
     return problems
+
+
+def _wrong_kernels(design: Design) -> list[str]:
+    """Streams that leave a kernel otherwise than by a link, and cycles inside of kernels.
+
+    A dataflow region takes no feedback: what returns must leave through a link.
+    """
+    problems: list[str] = []
+    owner = {s: k.name for k in design.kernels for s in k.stages} | {p.name: p.kernel for p in design.ports}
+    ends_in = {n: k.name for k in design.kernels for n in k.axis_in}
+    ends_out = {n: k.name for k in design.kernels for n in k.axis_out}
+    writers, readers = design.writers(), design.readers()
+    after: dict[str, set[str]] = {}
+    for name, stream in design.streams.items():
+        a, b = writers.get(name, ""), readers.get(name, "")
+        here, there = owner.get(a, ends_out.get(name)), owner.get(b, ends_in.get(name))
+        if stream.link and (ends_out.get(name), ends_in.get(name)) != (here, there):
+            problems.append(f"link {name} is not at the edge of the kernels of {a} and {b}")
+        elif stream.link and here == there:
+            problems.append(f"link {name} begins and ends in kernel {here}")
+        elif not stream.link and None not in (here, there) and here != there:
+            problems.append(f"stream {name} goes from kernel {here} to {there} without a link")
+        if not stream.link:
+            after.setdefault(a, set()).add(b)
+    for kernel in design.kernels:
+        left = _in_cycles(kernel.stages, after)
+        if left:
+            problems.append(
+                f"kernel {kernel.name} holds a cycle through {', '.join(left)}: a dataflow region takes "
+                "no feedback, it must leave through a link"
+            )
+    return problems
+
+
+def _in_cycles(stages: Sequence[str], after: Mapping[str, set[str]]) -> list[str]:
+    """Stages on a cycle or behind one, in order."""
+    left = dict.fromkeys(stages)
+    while True:
+        fed = {b for a in left for b in after.get(a, ())}
+        free = [s for s in left if s not in fed]
+        if not free or not left:
+            return list(left)
+        for stage in free:
+            del left[stage]

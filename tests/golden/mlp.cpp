@@ -49,6 +49,8 @@ extern "C" void sequential_0(
   hls::stream<t2f::vec<int32_t, 8>, 16> linear_1_acc("linear_1_acc");
   hls::stream<t2f::word, 8> linear_1_wide_params("linear_1_wide_params");
   hls::stream<t2f::vec<int32_t, 8>, 16> linear_1_wide("linear_1_wide");
+  hls::stream<t2f::tile_block<4, 8>, 2> linear_tiles("linear_tiles");
+  hls::stream<t2f::tile_block<4, 8>, 3> linear_1_tiles("linear_1_tiles");
 
   T2F_PROCESS("input_input_in", t2f::read_rows<InputInputInConfig>(
       input_input_in, input_input_words, batch, seq));
@@ -62,14 +64,20 @@ extern "C" void sequential_0(
   T2F_PROCESS("input_input", t2f::unpack<InputInputConfig>(
       input_input_words, input_input_rows, batch, seq));
   // 0
+  T2F_PROCESS("linear_join", t2f::join_rows<LinearConfig>(
+      input_input_rows, linear_tiles, batch, seq));
+  // 0
   T2F_PROCESS("linear", t2f::matmul<LinearConfig>(
-      input_input_rows, linear_weights, linear_acc, batch, seq));
+      linear_tiles, linear_weights, linear_acc, batch, seq));
   // 0
   T2F_PROCESS("linear_mac_requant", t2f::requant<LinearMacRequantConfig>(
       linear_acc, linear_mac_params, linear_mac, batch, seq));
   // 2
+  T2F_PROCESS("linear_1_join", t2f::join_rows<Linear_1Config>(
+      linear_mac, linear_1_tiles, batch, seq));
+  // 2
   T2F_PROCESS("linear_1", t2f::matmul<Linear_1Config>(
-      linear_mac, linear_1_weights, linear_1_acc, batch, seq));
+      linear_1_tiles, linear_1_weights, linear_1_acc, batch, seq));
   // 2
   T2F_PROCESS("linear_1_wide_requant", t2f::requant<Linear_1WideRequantConfig>(
       linear_1_acc, linear_1_wide_params, linear_1_wide, batch, seq));

@@ -51,6 +51,8 @@ struct LinearConfig : Design {
   static constexpr int steps = 1;
   static constexpr int in_blocks = 2;
   static constexpr int out_blocks = 3;
+  static constexpr int columns = 8;
+  static constexpr bool resident = false;
 };
 // 0: requant
 struct LinearMacRequantConfig : Design {
@@ -60,12 +62,16 @@ struct LinearMacRequantConfig : Design {
   static constexpr int blocks = 3;
   static constexpr int out_bits = 8;
   static constexpr bool relu = true;
+  static constexpr int ways = 8;
+  static constexpr int in_bits = 19;
 };
 // 2: matmul
 struct Linear_1Config : Design {
   static constexpr int steps = 1;
   static constexpr int in_blocks = 3;
   static constexpr int out_blocks = 1;
+  static constexpr int columns = 8;
+  static constexpr bool resident = false;
 };
 // 2: requant
 struct Linear_1WideRequantConfig : Design {
@@ -75,6 +81,8 @@ struct Linear_1WideRequantConfig : Design {
   static constexpr int blocks = 1;
   static constexpr int out_bits = 24;
   static constexpr bool relu = false;
+  static constexpr int ways = 8;
+  static constexpr int in_bits = 20;
 };
 // output 0: pack
 struct Output0Config : Design {

@@ -87,6 +87,19 @@ void emulated_w8a8(const char *name, int least_weight, int chain) {
   }
 }
 
+void emulated_u8a8(const char *name, int chain) {
+  Count count(name);
+  for (int p0 = 0; p0 < 256; ++p0) {
+    for (int p1 = 0; p1 < 256; ++p1) {
+      for (int v = -128; v < 128; ++v) {
+        int64_t p = slice(p1 * (1 << 18) + p0, v, chain);
+        const int64_t low = take<18>(p);
+        count.check(low == p0 * v * chain && wrapped<30>(p) == p1 * v * chain);
+      }
+    }
+  }
+}
+
 void emulated_w4a8(const char *name, int chain) {
   Count count(name);
   for (int w0 = -8; w0 < 8; ++w0) {
@@ -125,6 +138,9 @@ void emulated() {
   }
   emulated_w8a8("w8a8/8", -127, 8);
   emulated_w8a8("w8a8/9", -127, 9);
+  emulated_u8a8("u8a8/1", 1);
+  emulated_u8a8("u8a8/4", 4);
+  emulated_u8a8("u8a8/5", 5);
   for (const int chain : {1, 127, 2047, 2048}) {
     char name[64];
     std::snprintf(name, sizeof(name), "w4a8/%d", chain);
@@ -181,6 +197,67 @@ void spelled_all_pairs() {
     int32_t sum1 = 0;
     t2f::dot_pair<1, 7, -128>(x0, x1, w, sum0, sum1);
     count.check(sum0 == x0.d[0] * w[0] && sum1 == x1.d[0] * w[0]);
+  }
+}
+
+// The same for weights of attention and values: random keys and, in every fourth round, all keys
+// at one pair of corners. An odd number of keys leaves a chain short.
+template <int N, int CHAIN>
+void spelled_weights(const char *name) {
+  Count count(name);
+  Random random;
+  for (int round = 0; round < 100000; ++round) {
+    uint8_t p0[N];
+    uint8_t p1[N];
+    int8_t v[N];
+    for (int i = 0; i < N; ++i) {
+      p0[i] = static_cast<uint8_t>(random.between(0, 255));
+      p1[i] = static_cast<uint8_t>(random.between(0, 255));
+      v[i] = static_cast<int8_t>(random.between(-128, 127));
+    }
+    if (round % 4 == 0) {
+      std::memset(p0, round & 4 ? 0 : 255, N);
+      std::memset(p1, round & 8 ? 0 : 255, N);
+      std::memset(v, round & 16 ? -128 : 127, N);
+    }
+    int32_t sum0 = 5;
+    int32_t sum1 = -7;
+    int32_t sum = 11;
+    t2f::weigh_pair<N, CHAIN>(p0, p1, v, sum0, sum1);
+    t2f::weigh_one<N>(p0, v, sum);
+    for (int i = 0; i < N; ++i) {
+      sum -= p0[i] * v[i];
+      sum0 -= p0[i] * v[i];
+      sum1 -= p1[i] * v[i];
+    }
+    count.check(sum == 11 && sum0 == 5 && sum1 == -7);
+  }
+}
+
+// All 2^24 pairs of products of them.
+void spelled_all_weights() {
+  Count count("u8a8/all");
+  for (int number = 0; number < 1 << 24; ++number) {
+    const uint8_t p0[1] = {static_cast<uint8_t>(number)};
+    const uint8_t p1[1] = {static_cast<uint8_t>(number >> 8)};
+    const int8_t v[1] = {static_cast<int8_t>(number >> 16)};
+    int32_t sum0 = 0;
+    int32_t sum1 = 0;
+    t2f::weigh_pair<1>(p0, p1, v, sum0, sum1);
+    count.check(sum0 == p0[0] * v[0] && sum1 == p1[0] * v[0]);
+  }
+}
+
+// One wide product: the ends of both operands against each other and against random ones.
+void spelled_slice() {
+  Count count("slice");
+  Random random;
+  const int wide = (1 << 26) - 1;
+  const int narrow = (1 << 17) - 1;
+  for (int number = 0; number < 100000; ++number) {
+    const int a = number < 4 ? (number & 1 ? wide : -wide - 1) : random.between(-wide - 1, wide);
+    const int b = number < 4 ? (number & 2 ? narrow : -narrow - 1) : random.between(-narrow - 1, narrow);
+    count.check(t2f::slice_product(a, b) == static_cast<int64_t>(a) * b);
   }
 }
 
@@ -276,6 +353,12 @@ void spelled() {
   spelled_pair<16, 8, -127>("w8a8/16");
   spelled_pair<8, 7, -128>("w8a8-full/8");
   spelled_pair<16, 7, -128>("w8a8-full/16");
+  spelled_all_weights();
+  spelled_weights<4, 4>("u8a8/4");
+  spelled_weights<7, 4>("u8a8/7");
+  spelled_weights<16, 4>("u8a8/16");
+  spelled_weights<8, 3>("u8a8/short");
+  spelled_slice();
   spelled_w4a8<8>();
   spelled_chain("w4a8/2047", 2047, false);
   spelled_chain("w4a8/2048", 2048, true);
@@ -321,7 +404,23 @@ void beyond_w8a8(const char *name, int least_weight) {
   }
 }
 
+template <int CHAIN>
+void beyond_u8a8(const char *name) {
+  Count count(name);
+  for (int x = 0; x < 256; ++x) {
+    for (int v = -128; v < 128; ++v) {
+      ap_int<48> p = 0;
+      const int a = 93 * (1 << 18) + x;
+      for (int i = 0; i < CHAIN; ++i) t2f::accumulate_packed(a, v, p);
+      count.check(t2f::lowest_field<18>(p) == x * v * CHAIN &&
+                  t2f::fields_above<18>(p).to_int() == 93 * v * CHAIN);
+    }
+  }
+}
+
 void beyond() {
+  beyond_u8a8<4>("u8a8/4");
+  beyond_u8a8<5>("u8a8/5");
   beyond_w8a8<8>("w8a8/8", -127);
   beyond_w8a8<9>("w8a8/9", -127);
   beyond_w8a8<7>("w8a8-full/7", -128);

@@ -65,7 +65,7 @@ void take(hls::stream<t2f::vec<T, N>> &stream, Results &results) {
   }
 }
 
-template <int LANES, int TILE>
+template <int LANES, int TILE, int COLUMNS = LANES>
 struct Sizes {
   static constexpr int lanes = LANES;
   static constexpr int tile = TILE;
@@ -74,7 +74,11 @@ struct Sizes {
   static constexpr int steps = 2;
   static constexpr int in_blocks = 3;
   static constexpr int out_blocks = 2;
+  static constexpr int columns = COLUMNS;
+  static constexpr bool resident = TILE == 2;
   static constexpr int heads = 3;
+  static constexpr int kv_groups = 1;
+  using kept_in = t2f::in_bram;
   static constexpr int head_blocks = 2;
   static constexpr int key_blocks = t2f::ceil_div(max_seq, LANES);
 };
@@ -96,10 +100,12 @@ void run_matmul(bool streamed, int extreme, Results &results) {
   for (int i = 0; i < C::steps * words * (streamed ? tiles : 1); ++i) {
     weights.write(extreme == 0 ? token<64>(random, true) : full<64>(extreme % 2 == 0 ? -127 : 127));
   }
+  hls::stream<t2f::tile_block<C::tile, C::lanes>> rows("rows");
+  t2f::join_rows<C>(x, rows, batch, seq);
   if (streamed) {
-    t2f::matmul_streamed<C>(x, weights, y, batch, seq);
+    t2f::matmul_streamed<C>(rows, weights, y, batch, seq);
   } else {
-    t2f::matmul<C>(x, weights, y, batch, seq);
+    t2f::matmul<C>(rows, weights, y, batch, seq);
   }
   take(y, results);
 }
@@ -189,5 +195,7 @@ int main(int argc, char **argv) {
   run_all<Sizes<8, 3>>(results);
   run_all<Sizes<16, 1>>(results);
   run_all<Sizes<16, 2>>(results);
+  run_all<Sizes<16, 3, 4>>(results);
+  run_all<Sizes<16, 4, 8>>(results);
   return std::fwrite(results.data(), sizeof(int32_t), results.size(), stdout) == results.size() ? 0 : 1;
 }

@@ -86,6 +86,9 @@ def test_all_operand_values_in_words_of_the_slice(plain: Path) -> None:
         "w8a8-full/8": (full, 256),  # -128 * -128 with every x1
         "w8a8/8": (symmetric, 0),
         "w8a8/9": (symmetric, _overflowing("w8a8", 9)),
+        "u8a8/1": (full, 0),
+        "u8a8/4": (full, 0),
+        "u8a8/5": (full, _overflowing("u8a8", 5)),
         "w4a8/1": (nibbles, 0),
         "w4a8/127": (nibbles, 0),
         "w4a8/2047": (nibbles, 0),
@@ -99,7 +102,8 @@ def test_all_operand_values_in_words_of_the_slice(plain: Path) -> None:
     }
     assert _overflowing("w8a8-full", 8) == 256
     assert _overflowing("w4a8", 2048) == 16
-    assert min(_overflowing("w8a8", 9), _overflowing("w4a4", 16), _overflowing("w4a4-unsigned", 9)) > 0
+    beyond = {"w8a8": 9, "u8a8": 5, "w4a4": 16, "w4a4-unsigned": 9}
+    assert all(_overflowing(name, chain) > 0 for name, chain in beyond.items())
 
 
 SPELLED = {
@@ -108,6 +112,12 @@ SPELLED = {
     "w8a8/16": (100_000, 0),
     "w8a8-full/8": (100_000, 0),
     "w8a8-full/16": (100_000, 0),
+    "u8a8/all": (2**24, 0),
+    "u8a8/4": (100_000, 0),
+    "u8a8/7": (100_000, 0),
+    "u8a8/16": (100_000, 0),
+    "u8a8/short": (100_000, 0),
+    "slice": (100_000, 0),
     "w4a8": (2**16, 0),
     "w4a8/2047": (16, 0),
     "w4a8/2048": (16, 2),  # w0 = -8 and x = -128, with both corners of w1
@@ -136,6 +146,8 @@ def test_a_chain_beyond_its_limit_is_wrong(synthesis: Path) -> None:
         "w8a8/9": (256 * 255, _overflowing("w8a8", 9) // 256),
         "w8a8-full/7": (2**16, 0),
         "w8a8-full/8": (2**16, 1),
+        "u8a8/4": (2**16, 0),
+        "u8a8/5": (2**16, _overflowing("u8a8", 5) // 256),
         "w4a4/16": (2**16, _overflowing("w4a4", 16)),
         "w4a4-unsigned/9": (2**16, _overflowing("w4a4-unsigned", 9)),
     }
@@ -151,8 +163,8 @@ def test_bytes_hold_the_weights_that_were_packed(plain: Path) -> None:
 def _compiled(code: str) -> str:
     """Errors of g++ for a function's body."""
     text = '#include "t2f/packed4.hpp"\nusing namespace t2f;\n'
-    text += "void f(vec<int8_t, 16> x, int8_t (&w)[16], int32_t s, int32_t (&q)[2][2]) {\n"
-    text += f"(void)x; (void)w; (void)s; (void)q;\n{code}\n}}\n"
+    text += "void f(vec<int8_t, 16> x, uint8_t (&p)[16], int8_t (&w)[16], int32_t s, int32_t (&q)[2][2]) {\n"
+    text += f"(void)x; (void)p; (void)w; (void)s; (void)q;\n{code}\n}}\n"
     command = ["g++", *FLAGS, "-fsyntax-only", "-x", "c++", "-"]
     return subprocess.run(command, input=text, capture_output=True, text=True, timeout=60).stderr
 
@@ -161,6 +173,7 @@ def test_limits_agree_with_the_recipes() -> None:
     limits = {
         "w8a8_chain(-127)": "w8a8",
         "w8a8_chain(-128)": "w8a8-full",
+        "u8a8_chain": "u8a8",
         "w4a8_chain": "w4a8",
         "w4a4_chain(true)": "w4a4",
         "w4a4_chain(false)": "w4a4-unsigned",
@@ -170,6 +183,7 @@ def test_limits_agree_with_the_recipes() -> None:
     longest = """
     dot_pair<16, 8, -127>(x, x, w, s, s);
     dot_pair<16, 7, -128>(x, x, w, s, s);
+    weigh_pair<16, 4>(p, p, w, s, s);
     dot_quad<16, 8, false>(x, x, w, q);
     dot_quad<16, 15, true>(x, x, w, q);
     w4a8_sum<2047> sum = {0};
@@ -184,6 +198,7 @@ def test_limits_agree_with_the_recipes() -> None:
         ("dot_pair<16, 9, -127>(x, x, w, s, s);", "W8A8: at most 8 accumulations, 7 with weights of -128"),
         ("dot_pair<16, 8, -128>(x, x, w, s, s);", "W8A8: at most 8 accumulations, 7 with weights of -128"),
         ("dot_pair<16, 8, -1>(x, x, w, s, s);", "symmetric or full-range int8"),
+        ("weigh_pair<16, 5>(p, p, w, s, s);", "U8A8: at most 4 accumulations"),
         ("w4a8_sum<2048> sum = {0}; (void)sum;", "W4A8: at most 2,047 accumulations"),
         ("w4a8_sum<8> sum = {0}; accumulate_w4a8<16>(x, w, sum);", "one call is longer than the chain"),
         ("dot_quad<16, 9, false>(x, x, w, q);", "W4A4: at most 8 accumulations, 15 with signed activations"),

@@ -11,32 +11,39 @@ from tests.stage_bench import MAX_BATCH, MAX_SEQ, RUNS, SHAPES, Bench, Library
 from tests.tiny import BATCH, SEQ, WIDTH, Inside, cxx_cache, float_error, histogram, lowered, refused, rows
 from torch2fpga.design import Layout, Shape, Stream
 from torch2fpga.lower.activation import ActivationStage, activation, table_function
-from torch2fpga.simulate.tables import FUNCTIONS
+from torch2fpga.lower.ways import WAYS
+from torch2fpga.simulate.tables import FUNCTIONS, LIMITS
 
 __all__ = ["cxx_cache"]
 KINDS = tuple(FUNCTIONS)
 LAYOUT = Layout(1, 21)
+#: (lanes, tile), function, channels a cycle
+CASES = [
+    *((SHAPES[i % len(SHAPES)], kind, 16) for i, kind in enumerate(KINDS)),
+    *(((8, 3), KINDS[i % len(KINDS)], ways) for i, ways in enumerate(WAYS)),
+    *(((16, 4), KINDS[i % len(KINDS)], ways) for i, ways in enumerate(WAYS)),
+]
 
 
 @pytest.fixture(scope="module")
 def library() -> Library:
     streams = (Stream("x", "rows", "int32", LAYOUT), Stream("y", "rows", "int32", LAYOUT))
     benches = []
-    for shape, kind in zip(SHAPES, KINDS, strict=True):
-        stage = ActivationStage("a", "act", "loop", 2, ("x",), ("y",), layout=LAYOUT, kind=kind)
+    for shape, kind, ways in CASES:
+        stage = ActivationStage("a", "act", "loop", 2, ("x",), ("y",), layout=LAYOUT, kind=kind, ways=ways)
         benches.append(Bench(stage, streams, Shape(*shape, MAX_BATCH, MAX_SEQ)))
     return Library(benches)
 
 
 @pytest.mark.gxx
 @pytest.mark.parametrize(("batch", "seq"), RUNS)
-@pytest.mark.parametrize("index", range(len(KINDS)))
+@pytest.mark.parametrize("index", range(len(CASES)))
 def test_template_equals_reference(library: Library, index: int, batch: int, seq: int) -> None:
     generator = torch.Generator().manual_seed(index)
     shape = (batch, seq, 21)
-    near = torch.randint(-10 << 14, 10 << 14, shape, generator=generator, dtype=torch.int32)
+    near = torch.randint(-18 << 14, 18 << 14, shape, generator=generator, dtype=torch.int32)
     far = torch.randint(-(2**23), 2**23, shape, generator=generator, dtype=torch.int32)
-    limit = 8 << 14
+    limit = LIMITS[CASES[index][1]] << 14
     edges = [-(2**31), -limit - 1, -limit, -limit + 1, -1, 0, 1, limit - 1, limit, limit + 1, 2**31 - 1]
     far[0, 0, : len(edges)] = torch.tensor(edges, dtype=torch.int64).to(torch.int32)
     assert library.mismatches(index, [[near], [far]], batch, seq) == 0
@@ -45,7 +52,7 @@ def test_template_equals_reference(library: Library, index: int, batch: int, seq
 @pytest.mark.parametrize("kind", KINDS)
 def test_table_is_close_to_the_function(kind: str) -> None:
     """Everywhere in 24 bits; measured: below 1.3e-4 (two units of 2^-14)."""
-    x = torch.cat([torch.arange(-9 << 14, 9 << 14, 7), torch.tensor([-(2**23), 2**23 - 1])])
+    x = torch.cat([torch.arange(-17 << 14, 17 << 14, 7), torch.tensor([-(2**23), 2**23 - 1])])
     got = table_function(x, kind).double() * 2.0**-14
     want = activation((x.double() * 2.0**-14).reshape(1, 1, -1), kind).reshape(-1)
     assert float((got - want).abs().max()) <= 1.3e-4
@@ -65,14 +72,16 @@ class _Act(nn.Module):
         return self.act(x)
 
 
-@pytest.mark.parametrize("act", [nn.GELU(), nn.GELU(approximate="tanh"), nn.Tanh(), nn.ReLU()], ids=str)
+@pytest.mark.parametrize(
+    "act", [nn.GELU(), nn.GELU(approximate="tanh"), nn.SiLU(), nn.Tanh(), nn.ReLU()], ids=str
+)
 def test_taken(act: nn.Module) -> None:
     inputs = (rows(BATCH, SEQ, WIDTH),)
     assert histogram(lowered(_Act(act), inputs)[0].graph) == {"activation": 1}
     assert float_error(_Act(act), inputs) <= 1e-6
 
 
-REFUSED = [nn.SiLU(), nn.Sigmoid(), nn.ELU(), nn.LeakyReLU(), nn.Hardtanh(), nn.Softmax(-1)]
+REFUSED = [nn.Mish(), nn.Sigmoid(), nn.ELU(), nn.LeakyReLU(), nn.Hardtanh(), nn.Softmax(-1)]
 
 
 @pytest.mark.parametrize("act", REFUSED, ids=str)

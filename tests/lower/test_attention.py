@@ -4,21 +4,30 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests.loop_count import CountingLibrary, odd_depth, total_cycles
 from tests.stage_bench import MAX_BATCH, MAX_SEQ, RUNS, SHAPES, Bench, Library
 from tests.tiny import cxx_cache
+from torch2fpga.costs import multiplier_array
 from torch2fpga.design import Layout, Shape, Stage, Stream
+from torch2fpga.errors import DesignError
 from torch2fpga.lower.attention import (
     ScoresStage,
     SoftmaxStage,
     ValuesStage,
     attention,
+)
+from torch2fpga.lower.attention_arrays import (
+    COLUMNS,
+    KeyedArray,
     merge_heads,
     split_heads,
+    weighing_array,
 )
 from torch2fpga.lower.requant import multiplier
 
@@ -28,9 +37,9 @@ LAYOUTS = (Layout(3, 7), Layout(2, 13))
 MODES = ((False, False), (True, False), (False, True), (True, True))
 
 
-def _scores(layout: Layout) -> tuple[Stage, tuple[Stream, ...]]:
+def _scores(layout: Layout, columns: int = 16) -> tuple[Stage, tuple[Stream, ...]]:
     rows = [Stream(n, "rows", "int8", layout) for n in "qk"]
-    stage = ScoresStage("qk", "", "loop", 2, ("q", "k"), ("s",), layout=layout)
+    stage = ScoresStage("qk", "", "loop", 2, ("q", "k"), ("s",), layout=layout, columns=columns)
     return stage, (*rows, Stream("s", "scores", "int32", layout))
 
 
@@ -43,8 +52,8 @@ def _softmax(layout: Layout, causal: bool, masked: bool) -> tuple[Stage, tuple[S
     return stage, (scores, Stream("m", "mask"), Stream("w", "scores", "uint8", layout))
 
 
-def _values(layout: Layout) -> tuple[Stage, tuple[Stream, ...]]:
-    stage = ValuesStage("pv", "", "loop", 2, ("w", "v"), ("y",), layout=layout)
+def _values(layout: Layout, columns: int = 16) -> tuple[Stage, tuple[Stream, ...]]:
+    stage = ValuesStage("pv", "", "loop", 2, ("w", "v"), ("y",), layout=layout, columns=columns)
     weights, values = Stream("w", "scores", "uint8", layout), Stream("v", "rows", "int8", layout)
     return stage, (weights, values, Stream("y", "rows", "int32", layout))
 
@@ -133,15 +142,24 @@ def test_softmax(library: Library, mode: int, batch: int, seq: int) -> None:
 
 
 #: pipeline depth of each loop, so that none can stand for another
-DEPTHS = {"KEEP": 10, "FILL": 20, "SCORES": 30, "MASK": 40, "LOAD": 50, "ROWS": 60, "MEAN": 70}
+DEPTHS = {"KEEP": 10, "SCORES": 30, "MASK": 40, "LOAD": 50, "ROWS": 60, "MEAN": 70}
 
 
 @pytest.mark.parametrize(
     ("stage", "once", "step", "sequence"),
     [
-        # 11 rows in tiles of 5, 5 and 1; 2 key blocks; 2 heads of 2 blocks (iterations by hand)
-        (_scores(LAYOUTS[1]), {}, {}, {"KEEP": [44], "FILL": [20, 20, 4], "SCORES": [25, 25, 9]}),
-        (_values(LAYOUTS[1]), {}, {}, {"KEEP": [44], "MEAN": [35, 35, 11]}),
+        # 11 rows in tiles of 5, 5 and 1; 2 key blocks; 2 heads of 2 blocks (iterations by hand).
+        # Scores: heads come in 10, 10, 2; groups of 5, 5, 2; passes of 10, 10, 4.
+        (_scores(LAYOUTS[1]), {}, {}, {"KEEP": [44], "SCORES": [2 * (10 + 10 + 10 + 5) + 2 + 4 + 4 + 1]}),
+        (_values(LAYOUTS[1]), {}, {}, {"KEEP": [44], "MEAN": [2 * 35 + 11]}),
+        # 2 keys a cycle: scores have groups of 8, passes of 16; values groups and blocks of 8
+        (
+            _scores(LAYOUTS[1], 2),
+            {},
+            {},
+            {"KEEP": [44], "SCORES": [2 * (10 + 16 + 16 + 5) + 2 + 16 + 16 + 1]},
+        ),
+        (_values(LAYOUTS[1], 2), {}, {}, {"KEEP": [44], "MEAN": [2 * (10 + 16 + 16 + 5) + 2 + 16 + 16 + 1]}),
         (_softmax(LAYOUTS[1], False, True), {"MASK": [4]}, {"LOAD": [2]}, {"ROWS": [30, 30, 6]}),
         (_softmax(LAYOUTS[1], True, False), {}, {"LOAD": [2]}, {"ROWS": [30, 30, 6]}),
     ],
@@ -158,6 +176,99 @@ def test_cycles_are_those_of_every_loop_entry(
     bench = Bench(*stage, Shape(8, 5, MAX_BATCH, MAX_SEQ))
     want = total(once) + bench.stage.steps * (total(step) + 2 * total(sequence))
     assert bench.stage.cycles(bench.design, 2, 11, DEPTHS.__getitem__) == want
+
+
+#: every number of columns with tiles that are and are not multiples of two, one head and several, and
+#: head sizes that do and do not fill their tokens; banks in LUTs and in block RAM
+GRID = tuple(
+    (columns, tile, layout)
+    for columns in COLUMNS
+    for tile, layout in ((1, Layout(3, 24)), (3, Layout(1, 64)), (4, Layout(3, 64)), (8, Layout(1, 24)))
+)
+ARRAYS = [
+    Bench(stage, streams, Shape(16, tile, 2, 64))
+    for columns, tile, layout in GRID
+    for stage, streams in (_scores(layout, columns), _values(layout, columns))
+]
+#: banks that only URAM is deep enough for, and sums too wide for one multiplier
+DEEP = [
+    Bench(*_scores(Layout(3, 64), 1), Shape(16, 2, 1, 160)),
+    Bench(*_values(Layout(1, 16), 1), Shape(16, 2, 1, 2064)),
+]
+
+
+@pytest.fixture(scope="module")
+def arrays() -> CountingLibrary:
+    return CountingLibrary([*ARRAYS, *DEEP])
+
+
+def _tokens(stage: Stage, batch: int, seq: int, seed: int) -> list[Tensor]:
+    """Inputs of a step: a query and keys, or weights and values; all ends of their ranges occur."""
+    assert isinstance(stage, ScoresStage | ValuesStage)
+    layout = stage.layout
+    right = _draw(-127, 128, batch, seq, layout.channels, seed=seed)
+    if isinstance(stage, ScoresStage):
+        return [_draw(-128, 128, batch, seq, layout.channels, seed=seed + 1), right]
+    weights = _draw(0, 256, batch, layout.groups, seq, seq, seed=seed + 1)
+    weights[:, :, seq // 2] = 255
+    right[0] = torch.where(right[0] < 0, -128, 127)
+    return [weights, right]
+
+
+@pytest.mark.gxx
+@pytest.mark.parametrize("seq", [1, 5, 33, 64])
+@pytest.mark.parametrize("index", range(len(ARRAYS)), ids=lambda i: f"{ARRAYS[i].stage.name}-{GRID[i // 2]}")
+def test_every_number_of_columns(arrays: CountingLibrary, index: int, seq: int) -> None:
+    bench = arrays.benches[index]
+    steps = [_tokens(bench.stage, 2, seq, 10 * s) for s in range(2)]
+    assert arrays.mismatches(index, steps, 2, seq) == 0
+    entries = arrays.entries(index, 2, seq)
+    assert bench.stage.cycles(bench.design, 2, seq, odd_depth) == total_cycles(entries, odd_depth)
+    # A sequence has two loops, and no tile one of its own.
+    assert [e.label for e in entries] == ["KEEP", "SCORES" if index % 2 == 0 else "MEAN"] * 4
+
+
+@pytest.mark.gxx
+def test_storage_follows_the_size(arrays: CountingLibrary) -> None:
+    found = {b.stage.storage(b.design) for b in arrays.benches if isinstance(b.stage, KeyedArray)}
+    assert found == {"lutram", "bram", "uram"}
+    for index in range(len(ARRAYS), len(arrays.benches)):
+        bench = arrays.benches[index]
+        assert isinstance(bench.stage, KeyedArray) and bench.stage.storage(bench.design) == "uram"
+        steps = [_tokens(bench.stage, 1, 70, s) for s in range(2)]
+        assert arrays.mismatches(index, steps, 1, 70) == 0
+
+
+@pytest.mark.parametrize("seq", [128, 512])
+def test_columns_of_a_real_size_are_busy(seq: int) -> None:
+    """BERT-base, tiles of 4, 4 keys a cycle: products over products a cycle, and the memory of the keys."""
+    shape, layout = Shape(16, 4, 1, seq), Layout(12, 64)
+    for stage, streams in (_scores(layout, 4), _values(layout, 4)):
+        bench = Bench(replace(stage, steps=1), streams, shape)
+        assert isinstance(bench.stage, KeyedArray)
+        needed = seq * seq * 768 // (4 * 4 * 16)
+        taken = bench.stage.cycles(bench.design, 1, seq, lambda label: 30) - 48 * seq
+        assert needed < taken < 1.05 * needed
+        cost = bench.stage.cost(bench.design)
+        array = 2 * 4 * 16  # two rows a multiplier
+        assert array <= cost.dsp < array + 40
+        assert bench.stage.storage(bench.design) == "uram"
+        assert cost.uram == 4 * 2 * -(-48 * seq // 4 // 4096)
+
+
+def test_columns_that_do_not_divide_a_token_are_refused() -> None:
+    with pytest.raises(DesignError, match="columns must be one of 1, 2, 4, 8, 16, not 6"):
+        _scores(LAYOUTS[0], 6)
+    narrow = Bench(*_values(LAYOUTS[0], 16), Shape(8, 4, 1, 8))
+    assert narrow.stage.config(narrow.design)["columns"] == 8
+
+
+def test_multipliers_follow_the_columns() -> None:
+    """Two rows share one, the odd row of a tile has its own."""
+    for columns in COLUMNS:
+        for tile, pairs in ((1, 1), (2, 1), (3, 2), (8, 4)):
+            scores, values = multiplier_array(tile, columns, 16).dsp, weighing_array(tile, columns, 16).dsp
+            assert scores == values == pairs * columns * 16
 
 
 def test_heads_are_split_and_merged_in_order() -> None:

@@ -14,19 +14,27 @@ from tests.stage_bench import MAX_BATCH, MAX_SEQ, RUNS, SHAPES, Bench, Library
 from tests.tiny import BATCH, SEQ, WIDTH, Inside, cxx_cache, float_error, histogram, lowered, refused, rows
 from torch2fpga.design import Layout, Shape, Stream
 from torch2fpga.lower.layer_norm import NormalizeStage, _quantise
+from torch2fpga.lower.ways import WAYS
 from torch2fpga.passes.quantise import Format
 
 __all__ = ["cxx_cache"]
 LAYOUTS = (Layout(1, 21), Layout(1, 40), Layout(1, 768))
+#: (lanes, tile), layout, element, channels a cycle
 CASES = [
-    (SHAPES[(i + j) % len(SHAPES)], layout, element)
-    for i, layout in enumerate(LAYOUTS)
-    for j, element in enumerate(("int16", "int32"))
+    *(
+        (SHAPES[(i + j) % len(SHAPES)], layout, element, 16)
+        for i, layout in enumerate(LAYOUTS)
+        for j, element in enumerate(("int16", "int32"))
+    ),
+    *(((8, 3), LAYOUTS[i % 2], ("int16", "int32")[i % 2], ways) for i, ways in enumerate(WAYS)),
+    *(((16, 4), LAYOUTS[i % 2], ("int32", "int16")[i % 2], ways) for i, ways in enumerate(WAYS)),
 ]
 
 
-def _bench(shape: tuple[int, int], layout: Layout, element: str) -> Bench:
-    stage = NormalizeStage("n", "ln", "loop", 2, ("x",), ("y",), "p", layout=layout, element=element)
+def _bench(shape: tuple[int, int], layout: Layout, element: str, ways: int = 16) -> Bench:
+    stage = NormalizeStage(
+        "n", "ln", "loop", 2, ("x",), ("y",), "p", layout=layout, element=element, ways=ways
+    )
     streams = (Stream("x", "rows", element, layout), Stream("y", "rows", "int32", layout))
     return Bench(stage, streams, Shape(*shape, MAX_BATCH, MAX_SEQ))
 
@@ -81,7 +89,7 @@ def _cases(bits: int, shape: tuple[int, ...]) -> list[Tensor]:
 @pytest.mark.parametrize(("batch", "seq"), RUNS)
 @pytest.mark.parametrize("index", range(len(CASES)))
 def test_template_equals_reference(library: Library, index: int, batch: int, seq: int) -> None:
-    _, layout, element = CASES[index]
+    _, layout, element, _ = CASES[index]
     bits = _bits(element)
     data = [_constants(bits, unit, layout.channels) for unit in (2.0**-12, 2.0**-4)]
     for x in _cases(bits, (batch, seq, layout.channels)):
@@ -111,6 +119,13 @@ def test_epsilon_matters(library: Library) -> None:
     assert library.mismatches(0, [[x], [x]], 1, 1, [small, large]) == 0
     a, b = (int(stage.reference(d, [x])[0].abs().max()) for d in (small, large))
     assert a > 100 * b > 0
+
+
+def test_fewer_channels_a_cycle_cost_less() -> None:
+    found = [_bench((16, 4), LAYOUTS[2], "int16", ways) for ways in WAYS]
+    costs = [b.stage.cost(b.design) for b in found]
+    assert [c.dsp for c in costs] == sorted({c.dsp for c in costs})
+    assert [c.cycles for c in costs] == sorted({c.cycles for c in costs}, reverse=True)
 
 
 class _Norm(nn.Module):

@@ -12,15 +12,24 @@ from tests.tiny import cxx_cache
 from torch2fpga.design import Layout, Shape, Stream
 from torch2fpga.lower.activation import ZERO_POINTS
 from torch2fpga.lower.quantize_rows import QuantizeRowsStage
+from torch2fpga.lower.ways import WAYS
 
 __all__ = ["cxx_cache"]
 #: layout and zero point; a heads layout fills up three blocks
-CASES = [(Layout(1, 21), 0), (Layout(3, 7), 88), (Layout(1, 40), 88), (Layout(1, 21), 127)]
+FORMS = [(Layout(1, 21), 0), (Layout(3, 7), 88), (Layout(1, 40), 88), (Layout(1, 21), 127)]
+#: (lanes, tile), layout, zero point, channels a cycle
+CASES = [
+    *((shape, *form, 16) for shape, form in zip(SHAPES, FORMS, strict=True)),
+    *(((8, 3), *FORMS[i % 4], ways) for i, ways in enumerate(WAYS)),
+    *(((16, 4), *FORMS[i % 4], ways) for i, ways in enumerate(WAYS)),
+]
 INDICES = range(len(CASES))
 
 
-def _bench(shape: tuple[int, int], layout: Layout, zero_point: int) -> Bench:
-    stage = QuantizeRowsStage("q", "act", "loop", 2, ("x",), ("y", "e"), layout=layout, zero_point=zero_point)
+def _bench(shape: tuple[int, int], layout: Layout, zero_point: int, ways: int = 16) -> Bench:
+    stage = QuantizeRowsStage(
+        "q", "act", "loop", 2, ("x",), ("y", "e"), layout=layout, zero_point=zero_point, ways=ways
+    )
     streams = (
         Stream("x", "rows", "int32", layout),
         Stream("y", "rows", "int8", layout),
@@ -31,7 +40,7 @@ def _bench(shape: tuple[int, int], layout: Layout, zero_point: int) -> Bench:
 
 @pytest.fixture(scope="module")
 def library() -> Library:
-    return Library([_bench(shape, *case) for shape, case in zip(SHAPES, CASES, strict=True)])
+    return Library([_bench(*case) for case in CASES])
 
 
 def _values(zero_point: int, shape: tuple[int, ...]) -> list[Tensor]:
@@ -52,7 +61,7 @@ def _values(zero_point: int, shape: tuple[int, ...]) -> list[Tensor]:
 @pytest.mark.parametrize(("batch", "seq"), RUNS)
 @pytest.mark.parametrize("index", INDICES)
 def test_template_equals_reference(library: Library, index: int, batch: int, seq: int) -> None:
-    layout, zero_point = CASES[index]
+    _, layout, zero_point, _ = CASES[index]
     for x in _values(zero_point, (batch, seq, layout.channels)):
         assert library.mismatches(index, [[x], [x.flip(1)]], batch, seq) == 0
 
@@ -61,16 +70,15 @@ def test_template_equals_reference(library: Library, index: int, batch: int, seq
 @pytest.mark.parametrize("index", INDICES)
 def test_every_power_of_two(library: Library, index: int) -> None:
     """The largest value of a row at, below and above every power of two."""
-    layout, _ = CASES[index]
+    _, layout, _, _ = CASES[index]
     for around in (-1, 0, 1):
         x = torch.zeros(1, 19, layout.channels, dtype=torch.int32)
         x[0, :, 1] = torch.tensor([max(0, (1 << b) + around) for b in range(5, 24)], dtype=torch.int32)
         assert library.mismatches(index, [[x], [x]], 1, 19) == 0
 
 
-@pytest.mark.parametrize("index", INDICES)
-def test_error_is_half_a_unit_and_nothing_saturates(index: int) -> None:
-    layout, zero_point = CASES[index]
+@pytest.mark.parametrize(("layout", "zero_point"), FORMS)
+def test_error_is_half_a_unit_and_nothing_saturates(layout: Layout, zero_point: int) -> None:
     stage = _bench((8, 1), layout, zero_point).stage
     for x in _values(zero_point, (2, 5, layout.channels)):
         y, exponent = stage.reference({}, [x])

@@ -15,8 +15,9 @@ from torch import Tensor
 from tests.stage_bench import MAX_BATCH, MAX_SEQ, RUNS, SHAPES, Bench, Library
 from tests.tiny import cxx_cache
 from torch2fpga.design import Layout, Shape, Stream
-from torch2fpga.errors import CompileError
+from torch2fpga.errors import CompileError, DesignError
 from torch2fpga.lower.requant import MAX_SHIFT, MULTIPLIER_BITS, RequantStage, multiplier
+from torch2fpga.lower.ways import WAYS
 from torch2fpga.simulate.fixed import limits
 
 __all__ = ["cxx_cache"]
@@ -31,15 +32,22 @@ FORMATS = (
     ("int32", "int8", 8, False, True),
 )
 LAYOUT = Layout(3, 7)
-CASES = [(SHAPES[i % len(SHAPES)], form) for i, form in enumerate(FORMATS)]
+#: (lanes, tile), format, channels a cycle, width of the values (0: that of the element)
+CASES = [
+    *((SHAPES[i % len(SHAPES)], form, 16, 0) for i, form in enumerate(FORMATS)),
+    *(((8, 3), FORMATS[i % 7], ways, 27) for i, ways in enumerate(WAYS)),
+    *(((16, 4), FORMATS[(i + 5) % 7], ways, 27) for i, ways in enumerate(WAYS)),
+]
 
 
-def _bench(shape: tuple[int, int], form: tuple[str, str, int, bool, bool]) -> Bench:
+def _bench(
+    shape: tuple[int, int], form: tuple[str, str, int, bool, bool], ways: int, value_bits: int
+) -> Bench:
     in_element, out_element, bits, relu, scaled = form
     inputs = ("x", "e") if scaled else ("x",)
     stage = RequantStage(
-        "r", "fc", "loop", 2, inputs, ("y",), "p", layout=LAYOUT, in_element=in_element,
-        out_element=out_element, bits=bits, relu=relu, scaled=scaled,
+        "r", "fc", "loop", 3, inputs, ("y",), "p", layout=LAYOUT, in_element=in_element,
+        out_element=out_element, bits=bits, relu=relu, scaled=scaled, ways=ways, value_bits=value_bits,
     )  # fmt: skip
     streams = (
         Stream("x", "rows", in_element, LAYOUT),
@@ -71,16 +79,16 @@ def _data(generator: torch.Generator, scaled: bool) -> dict[str, Any]:
 @pytest.mark.parametrize(("batch", "seq"), RUNS)
 @pytest.mark.parametrize("index", range(len(CASES)))
 def test_template_equals_reference(library: Library, index: int, batch: int, seq: int) -> None:
-    in_element, _, _, _, scaled = FORMATS[index]
+    in_element, _, _, _, scaled = CASES[index][1]
     generator = torch.Generator().manual_seed(index)
     high = {"int8": 2**7, "int16": 2**15, "int32": 2**26}[in_element]
     inputs = []
-    for _ in range(2):
+    for _ in range(3):
         x = torch.randint(-high, high, (batch, seq, LAYOUT.channels), generator=generator, dtype=torch.int32)
         x[:, 0, :2] = torch.tensor([-high, high - 1])
         exponents = torch.randint(0, 15, (batch, seq), generator=generator, dtype=torch.int32)
         inputs.append([x, exponents] if scaled else [x])
-    data = [_data(generator, scaled) for _ in range(2)]
+    data = [_data(generator, scaled) for _ in range(3)]
     assert library.mismatches(index, inputs, batch, seq, data) == 0
 
 
@@ -88,13 +96,14 @@ def test_template_equals_reference(library: Library, index: int, batch: int, seq
 @pytest.mark.parametrize("index", range(len(CASES)))
 def test_halves_and_saturation(library: Library, index: int) -> None:
     """A multiplier of one with shift 1: every odd value is a half; large ones saturate."""
-    _, _, bits, relu, scaled = FORMATS[index]
+    _, _, bits, relu, scaled = CASES[index][1]
     x = torch.arange(-10, 11, dtype=torch.int32).reshape(1, 1, 21)
     nothing = torch.zeros(21, dtype=torch.int64)
     ones = {"m": nothing + 1, "b": nothing, "offset": nothing}
     big = {**ones, "b": torch.where(torch.arange(21) % 2 == 0, 2**30, -(2**30))}
     data = [{**ones, "shift": 1, "bias_shift": 0}, {**big, "shift": 1, "bias_shift": 0}]
-    inputs = [[x, torch.zeros(1, 1, dtype=torch.int32)] if scaled else [x]] * 2
+    data.append(data[0])
+    inputs = [[x, torch.zeros(1, 1, dtype=torch.int32)] if scaled else [x]] * 3
     assert library.mismatches(index, inputs, 1, 1, data) == 0
     stage = library.benches[index].stage
     halves = stage.reference(data[0], inputs[0])[0].flatten().tolist()
@@ -103,6 +112,29 @@ def test_halves_and_saturation(library: Library, index: int) -> None:
     low, high = limits(bits)
     edges = stage.reference(data[1], inputs[1])[0].flatten().tolist()
     assert set(edges) == {0 if relu else low, high}
+
+
+@pytest.mark.gxx
+def test_values_wider_than_said_are_cut(library: Library) -> None:
+    """The product is as wide as its operands are said to be, and no wider: 27 bits here."""
+    index = next(i for i, c in enumerate(CASES) if c[3] == 27 and c[1][0] == "int32" and not c[1][4])
+    x = torch.full((1, 1, LAYOUT.channels), 2**26, dtype=torch.int32)
+    nothing = torch.zeros(LAYOUT.channels, dtype=torch.int64)
+    data = [{"m": nothing + 1, "b": nothing, "shift": 24, "bias_shift": 0}] * 3
+    assert library.mismatches(index, [[x - 1]] * 3, 1, 1, data) == 0
+    assert library.mismatches(index, [[x]] * 3, 1, 1, data) > 0
+
+
+def test_other_widths_are_errors() -> None:
+    with pytest.raises(DesignError, match="r: a stage works on"):
+        RequantStage("r", "", "loop", 1, ("x",), ("y",), "p", ways=3)
+
+
+def test_fewer_channels_a_cycle_cost_less() -> None:
+    found = [_bench((16, 4), FORMATS[2], ways, 27) for ways in WAYS]
+    costs = [b.stage.cost(b.design) for b in found]
+    assert [c.dsp for c in costs] == sorted({c.dsp for c in costs})
+    assert [c.cycles for c in costs] == sorted({c.cycles for c in costs}, reverse=True)
 
 
 @settings(deadline=None)

@@ -16,6 +16,7 @@ from tests.tiny import (
     SEQ,
     WIDTH,
     Inside,
+    compile_model,
     cxx_cache,
     float_error,
     histogram,
@@ -24,6 +25,7 @@ from tests.tiny import (
     rows,
 )
 from torch2fpga.design import Layout, Shape, Stage, Stream
+from torch2fpga.errors import InputError
 from torch2fpga.lower.rows import ConcatStage, SelectRowStage, SliceStage
 
 __all__ = ["cxx_cache"]
@@ -56,7 +58,7 @@ def _row(row: int) -> tuple[Stage, tuple[Stream, ...]]:
     return stage, (Stream("x", "rows", "int16", layout), Stream("y", "rows", "int16", layout, one_row=True))
 
 
-STAGES = [*(_slice(*s) for s in SLICES), *(_join(*j) for j in JOINS), _row(0), _row(4), _row(18)]
+STAGES = [*(_slice(*s) for s in SLICES), *(_join(*j) for j in JOINS), _row(0), _row(4), _row(18), _row(-1), _row(-4)]
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,8 @@ def test_template_equals_reference(library: Library, index: int, batch: int, seq
     stage = library.benches[index].stage
     if isinstance(stage, SelectRowStage) and stage.row >= seq:
         seq = stage.row + 1
+    if isinstance(stage, SelectRowStage) and -stage.row > seq:
+        seq = -stage.row
     generator = torch.Generator().manual_seed(index)
     widths = [s.layout.channels for s in library.benches[index].streams if s.name in stage.inputs]
     steps = [
@@ -91,6 +95,9 @@ def test_template_equals_reference(library: Library, index: int, batch: int, seq
         (lambda x: x[:, 0], "select_row"),
         (lambda x: x[:, 3], "select_row"),
         (lambda x: x[:, 2:3], "select_row"),
+        (lambda x: x[:, -1], "select_row"),
+        (lambda x: x[:, -1:], "select_row"),
+        (lambda x: x[:, -9:1], "select_row"),
         (lambda x: torch.tanh(x)[..., 3:10], "slice_channels"),
         (lambda x: torch.tanh(x)[..., -4:], "slice_channels"),
         (lambda x: torch.tanh(x).split([5, 16], -1)[1], "slice_channels"),
@@ -126,3 +133,16 @@ def test_slice_behind_a_fused_relu() -> None:
 )
 def test_refused(function: Function, reason: str) -> None:
     refused(Inside(function), INPUTS, "part", reason)
+
+
+@pytest.mark.gxx
+def test_a_row_counted_from_the_end_is_the_last_of_every_length() -> None:
+    model = Inside(lambda x: torch.tanh(x)[:, -1])
+    made = compile_model(model, INPUTS)
+    for seq in (1, SEQ - 2, SEQ):
+        x = rows(BATCH, seq, WIDTH)
+        assert made.verify(x).bit_exact
+        assert torch.allclose(made(x), torch.tanh(x)[:, -1], atol=0.1)
+    third = compile_model(Inside(lambda x: torch.tanh(x)[:, -3]), INPUTS)
+    with pytest.raises(InputError, match="takes row 2"):
+        third(rows(BATCH, 2, WIDTH))

@@ -90,7 +90,7 @@ def test_reordered_channels_are_refused() -> None:
     ("function", "reason"),
     [
         (lambda x: x.reshape(BATCH, WIDTH, SEQ), "mixes rows and channels"),
-        (lambda x: x.unsqueeze(1).expand(BATCH, 4, SEQ, WIDTH), "broadcasts"),
+        (lambda x: x.expand(3, BATCH, SEQ, WIDTH), "broadcasts"),
         (lambda x: x.double(), "float64"),
         (lambda x: x.to(torch.bfloat16), "bfloat16"),
         (lambda x: x.flip(1), "not supported"),

@@ -27,6 +27,7 @@ from tests.tiny import (
     rows,
     seeded,
 )
+from torch2fpga.lower.attention import attention
 
 __all__ = ["seeded"]
 
@@ -35,6 +36,7 @@ BERT = {**BLOCK, "linear": 13, "activation": 3, "embed": 1, "select_row": 1}
 GPT2 = {**BLOCK, "linear": 13, "activation": 2, "embed": 1}
 DISTILBERT = {**BLOCK, "activation": 2, "embed": 1}
 ENCODER = {**BLOCK, "layer_norm": 4}
+LLAMA = {"linear": 15, "attention": 2, "add": 4, "rms_norm": 5, "rotary": 4, "multiply": 2, "embed": 1}
 #: what each supported kind of model becomes (two layers)
 EXPECTED: dict[str, dict[str, int]] = {
     "mlp2d": {"linear": 2},
@@ -47,6 +49,16 @@ EXPECTED: dict[str, dict[str, int]] = {
     "gpt2_mask": GPT2,
     "gpt2_eager": GPT2,
     "gpt2_eager_mask": GPT2,
+    "opt": {**BLOCK, "linear": 13, "embed": 1},
+    "llama": LLAMA,
+    "llama_mask": LLAMA,
+    "llama_eager": LLAMA,
+    "llama_long": LLAMA,
+    "llama_body": {**LLAMA, "linear": 14},
+    "llama_tied": LLAMA,
+    "qwen2": LLAMA,
+    "qwen3": {**LLAMA, "rms_norm": 9},
+    "mistral": LLAMA,
     "distilbert": DISTILBERT,
     "distilbert_eager": DISTILBERT,
     "encoder": ENCODER,
@@ -103,7 +115,7 @@ class _ThreeBad(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.fc = nn.Linear(WIDTH, WIDTH)
-        self.gate, self.wave, self.mix = (Inside(f) for f in (nn.functional.silu, torch.sin, lambda x: x * x))
+        self.gate, self.wave, self.mix = (Inside(f) for f in (nn.functional.mish, torch.sin, torch.sqrt))
         self.norm, self.out = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 4)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -115,7 +127,7 @@ class _ThreeBad(nn.Module):
 def test_all_refusals_at_once_and_none_twice() -> None:
     found = refusals(_ThreeBad(), (rows(BATCH, SEQ, WIDTH),))
     assert [(r.path, r.target.split(".")[0]) for r in found] == [
-        ("gate.part", "silu"), ("wave.part", "sin"), ("mix.part", "mul"),
+        ("gate.part", "mish"), ("wave.part", "sin"), ("mix.part", "sqrt"),
     ]  # fmt: skip
     error = torch2fpga.UnsupportedModel(found)
     lines = str(error).splitlines()
@@ -181,21 +193,56 @@ def test_operators_over_tokens(module: nn.Module) -> None:
     assert found.path == "part"
 
 
-def test_grouped_heads_are_refused() -> None:
-    """Fewer key heads than query heads."""
+class _Grouped(nn.Module):
+    """Twice as many heads of queries as of keys and values, which a function repeats."""
 
-    class Model(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.q, self.kv = nn.Linear(WIDTH, 2 * 7 * HEADS), nn.Linear(WIDTH, 7 * HEADS)
+    def __init__(self, repeat: Any, **options: Any) -> None:
+        super().__init__()
+        self.q = nn.Linear(WIDTH, 2 * 7 * HEADS)
+        self.k, self.v = nn.Linear(WIDTH, 7 * HEADS), nn.Linear(WIDTH, 7 * HEADS)
+        self.repeat, self.options = repeat, options
 
-        def forward(self, x: Tensor) -> Tensor:
-            q = self.q(x).reshape(*x.shape[:2], 2 * HEADS, 7).transpose(1, 2)
-            k = self.kv(x).reshape(*x.shape[:2], HEADS, 7).transpose(1, 2)
-            y = nn.functional.scaled_dot_product_attention(q, k, k, enable_gqa=True)
-            return y.transpose(1, 2).reshape(*x.shape[:2], -1)
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (f(x).reshape(*x.shape[:2], -1, 7).transpose(1, 2) for f in (self.q, self.k, self.v))
+        y = nn.functional.scaled_dot_product_attention(q, self.repeat(k), self.repeat(v), **self.options)
+        return y.transpose(1, 2).reshape(*x.shape[:2], -1)
 
-    assert "grouped heads" in str(refusals(Model(), (rows(BATCH, SEQ, WIDTH),))[0])
+
+def _repeat(k: Tensor) -> Tensor:
+    """As transformers' ``repeat_kv``: every head twice, one after the other."""
+    return k[:, :, None].expand(-1, -1, 2, -1, -1).reshape(k.shape[0], -1, *k.shape[2:])
+
+
+@pytest.mark.parametrize(
+    ("repeat", "options"), [(_repeat, {}), (lambda k: k, {"enable_gqa": True})], ids=["repeated", "grouped"]
+)
+def test_grouped_heads_are_kept_once(repeat: Any, options: Any) -> None:
+    model, inputs = _Grouped(repeat, **options), (rows(BATCH, SEQ, WIDTH),)
+    module, _ = lowered(model, inputs)
+    (node,) = [n for n in module.graph.nodes if n.target is attention]
+    assert (node.kwargs["heads"], node.kwargs["kv_groups"]) == (2 * HEADS, 2)
+    assert float_error(model, inputs) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    "repeat",
+    [
+        lambda k: k[:, None].expand(-1, 2, -1, -1, -1).reshape(k.shape[0], -1, *k.shape[2:]),
+        lambda k: torch.cat((k, k), 1),
+    ],
+    ids=["heads by turns", "joined"],
+)
+def test_heads_that_are_shared_otherwise_are_refused(repeat: Any) -> None:
+    assert refusals(_Grouped(repeat), (rows(BATCH, SEQ, WIDTH),))
+
+
+def test_a_repetition_is_refused_where_it_is_not_attention() -> None:
+    inputs = (rows(BATCH, SEQ, WIDTH),)
+    twice = Inside(lambda x: x.unsqueeze(1).expand(BATCH, 4, SEQ, WIDTH))
+    (found,) = refusals(twice, inputs)
+    assert "a repetition of the model's data" in found.reason
+    used = Inside(lambda x: torch.nn.functional.layer_norm(twice.part(x).transpose(1, 2), (WIDTH,)))
+    assert refusals(used, inputs)
 
 
 def test_attention_over_heads_is_refused() -> None:

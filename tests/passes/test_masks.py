@@ -75,6 +75,19 @@ def test_constants(mask: Callable[[], Any], causal: bool) -> None:
     assert _kind(Attention(mask), X) == (False, causal)
 
 
+@pytest.mark.parametrize("size", [1, 3, SEQ - 1])
+@pytest.mark.parametrize("padded", [False, True])
+def test_windows(size: int, padded: bool) -> None:
+    """A causal query that sees so many keys, itself included; a window of all of them is none."""
+    window = TRIL & ~TRIL.tril(-size)
+    mask = (lambda m: (m != 0)[:, None, None, :] & window) if padded else (lambda: window.clone())
+    model, inputs = Attention(mask), (X, padding()) if padded else (X,)
+    module, _ = lowered(model, inputs)
+    (node,) = [n for n in module.graph.nodes if n.target is attention]
+    assert (node.kwargs["causal"], node.kwargs["window"]) == (True, size)
+    assert float_error(model, inputs) <= 1e-5
+
+
 def test_causal_flag() -> None:
     assert _kind(Attention(lambda: None, is_causal=True), X) == (False, True)
 
@@ -99,14 +112,15 @@ def test_padding(mask: Callable[[Tensor], Tensor], causal: bool) -> None:
 
 WINDOW = TRIL & ~torch.ones(SEQ, SEQ, dtype=torch.bool).tril(-3)
 REFUSED: list[tuple[Callable[..., Any], str, bool]] = [
-    (lambda: WINDOW.clone(), "neither padding nor causal", False),
+    (lambda: WINDOW | WINDOW.t(), "neither padding nor causal", False),
+    (lambda: WINDOW.tril(-1), "neither padding nor causal", False),
     (lambda: TRIL.t().clone(), "neither padding nor causal", False),
     (lambda: rows(SEQ, SEQ), "a position bias", False),
     (lambda: rows(1, HEADS, SEQ, SEQ), "a position bias", False),
     (lambda: torch.stack([TRIL, ~TRIL | TRIL])[:, None].clone(), "differs between sequences or heads", False),
     (lambda m: (m == 0)[:, None, None, :], "mask", True),
     (lambda m: (m != 0)[:, None, :, None].expand(BATCH, 1, SEQ, SEQ), "mask", True),
-    (lambda m: (m != 0)[:, None, None, :] & WINDOW, "neither padding nor causal", True),
+    (lambda m: (m != 0)[:, None, None, :] & (WINDOW | WINDOW.t()), "neither padding nor causal", True),
     (lambda m: (m > 1)[:, None, None, :], "mask", True),
     (lambda m: m[:, None, None, :].float() * 0.5, "a position bias", True),
     (lambda m: (m.cumsum(1) > 1)[:, None, None, :], "mask", True),

@@ -12,6 +12,7 @@ import pytest
 from torch2fpga.plan.packing import (
     P_BITS,
     RECIPES,
+    U8A8,
     W4A4,
     W4A4_UNSIGNED,
     W4A8,
@@ -49,6 +50,7 @@ def _wrong(recipe: Recipe, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     [
         (W8A8, 2, (0, 18), 8),
         (W8A8_FULL, 2, (0, 18), 7),
+        (U8A8, 2, (0, 18), 4),
         (W4A8, 2, (0, 22), 2047),
         (W4A4, 4, (0, 11, 22, 33), 15),
         (W4A4_UNSIGNED, 4, (0, 11, 22, 33), 8),
@@ -132,8 +134,8 @@ def test_w4a8_at_shift_18_drains_sixteen_times_as_often() -> None:
 
 
 def test_unsigned_activations_shorten_the_chain_of_int8() -> None:
-    wide = replace(W8A8, a=replace(W8A8.a, least=0, greatest=255))
-    assert wide.chain == 4
+    assert replace(W8A8, a=U8A8.a).chain == 4  # 4.05 with weights from -127 on, 4.02 with -128
+    assert 4 * 255 * 128 < 1 << 17 < 5 * 255 * 128
 
 
 def test_a_published_recipe_gets_most_products_wrong() -> None:
@@ -152,6 +154,7 @@ def test_slices_of_an_array() -> None:
     assert {name: products_per_dsp(name) for name in RECIPES} == {
         "w8a8": 2,
         "w8a8-full": 2,
+        "u8a8": 2,
         "w4a8": 2,
         "w4a4": 4,
         "w4a4-unsigned": 4,
@@ -164,7 +167,8 @@ def test_slices_of_an_array() -> None:
 
 
 def test_impossible_questions_say_what_is_possible() -> None:
-    with pytest.raises(ValueError, match=r"'w2a8'; there are w8a8, w8a8-full, w4a8, w4a4, w4a4-unsigned"):
+    known = "w8a8, w8a8-full, u8a8, w4a8, w4a4, w4a4-unsigned"
+    with pytest.raises(ValueError, match=f"'w2a8'; there are {known}"):
         recipe_of("w2a8")
     with pytest.raises(ValueError, match="at least 0, not -1"):
         dsps(-1, "w8a8")

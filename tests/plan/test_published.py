@@ -211,6 +211,19 @@ def test_terms_add_up_in_any_order() -> None:
 # -- published points ------------------------------------------------------------------------------
 
 
+def test_every_term_of_a_point_that_counts_has_a_figure_or_a_reason() -> None:
+    for point in points.POINTS:
+        if point.status in ("known", "assumed"):
+            found = predict(point.case).terms_ms
+            assert set(point.absent) == {name for name, value in found.items() if value == 0}
+
+
+def test_dfx_end_to_end_is_the_rate_of_its_tokens() -> None:
+    both = {p.key: p.measured_ms for p in points.POINTS}
+    assert both["dfx_end"] == pytest.approx(687.4 / 128, rel=1e-3)
+    assert both["dfx_end"] == pytest.approx(both["dfx"], rel=0.01)
+
+
 def test_prefill_of_gpt2_medium() -> None:
     """24 * (128 * 1024^2 / 128 + 128 * 1024 * 4096 / 256) cycles at 250 MHz, and a tile of 8 tokens."""
     point = {p.key: p for p in points.POINTS}["prefill"]

@@ -13,6 +13,7 @@ import pytest
 
 from tests.timed_samples import CYCLES, raw_run, report_of, sample
 from torch2fpga.compiled import CompiledModel
+from torch2fpga.design import PARAMETER_DEALER, PARAMETER_READER
 from torch2fpga.emit.link import channels
 from torch2fpga.report import timeline
 from torch2fpga.report.timeline import (
@@ -61,8 +62,12 @@ def test_a_row_a_stage_in_the_order_of_the_data(name: str) -> None:
             own = place[port.kernel, port.name]
             if port.direction == "read" and (port.kernel, readers[stream]) in place:
                 assert own < place[port.kernel, readers[stream]]
-            elif port.direction == "write":
+            elif port.direction == "write" and (port.kernel, writers[stream]) in place:
                 assert own > place[port.kernel, writers[stream]]
+    for kernel in model.design.kernels:
+        fed = [place[kernel.name, s] for s in kernel.stages if model.design.stage(s).params]
+        if kernel.parameters is not None:
+            assert place[kernel.name, PARAMETER_DEALER] < min(fed)
     assert len(rows_of(render_timeline(model.design, report))) == len(report.stages)
 
 
@@ -96,7 +101,7 @@ def test_a_row_names_what_the_stage_waits_for() -> None:
         rows_of(render_timeline(model.design, report)), in_order(model.design, report), strict=True
     ):
         reads = [s for s in report.streams if s.reader == stage.name and s.stalled_reads > 0]
-        if reads and stage.name != "read_parameters":
+        if reads and stage.name != PARAMETER_READER:
             most = max(reads, key=lambda s: s.stalled_reads)
             wait = f"waits for input most: {most.name} from {most.writer}, {most.stalled_reads:,} cycles"
             assert wait in title_of(row[0])

@@ -95,29 +95,46 @@ def _softmax_outputs(n: Numbers) -> int:
     return _rows(n) * n["heads"] * _keys(n)
 
 
+def _sequences(n: Numbers) -> int:
+    """Over all steps."""
+    return n["steps"] * n["batch"]
+
+
+def _tiles(n: Numbers) -> int:
+    """Over all steps."""
+    return _sequences(n) * -(-n["seq"] // n["tile"])
+
+
 MATMUL = Stage(
     "matmul",
     "matmul.hpp",
-    ("LOAD", "FILL", "REDUCE"),
-    lambda n: {**_shape(n), "in_blocks": n["in_blocks"], "out_blocks": n["out_blocks"]},
-    ("lanes", "tile", "in_blocks", "out_blocks", "steps"),
+    ("JOIN", "LOAD", "REDUCE"),
+    lambda n: {
+        **_shape(n), "columns": n["columns"], "in_blocks": n["in_blocks"], "out_blocks": n["out_blocks"],
+        "resident": False,
+    },
+    ("lanes", "tile", "columns", "in_blocks", "out_blocks", "steps"),
     _matmul_inputs,
     lambda n: _rows(n) * n["out_blocks"],
-)
+    _sequences,
+    ("JOIN",),
+)  # fmt: skip
 LAYER_NORM = Stage(
     "layer_norm",
     "normalize.hpp",
     ("LOAD", "SUM", "INVERSE", "OUTPUT"),
     lambda n: {
         **_shape(n), "in_t": f"int{n['in_bits']}_t", "blocks": n["blocks"], "channels": n["channels"],
+        "ways": n["lanes"],
     },
     ("lanes", "tile", "blocks", "channels", "in_bits", "steps"),
     _layer_norm_inputs,
     lambda n: _rows(n) * n["blocks"],
+    _tiles,
 )  # fmt: skip
 SOFTMAX = Stage(
     "softmax",
-    "attention.hpp",
+    "attention_softmax.hpp",
     ("MASK", "LOAD", "ROWS"),
     lambda n: {
         **_shape(n), "heads": n["heads"], "head_blocks": 1, "key_blocks": _keys(n),
@@ -126,6 +143,7 @@ SOFTMAX = Stage(
     ("lanes", "tile", "heads", "key_blocks", "max_batch", "causal", "steps"),
     _softmax_inputs,
     _softmax_outputs,
+    _tiles,
 )  # fmt: skip
 
 
@@ -139,11 +157,13 @@ def _case(stage: Stage, name: str, depths: tuple[int, ...], fifo: int, **numbers
 #: nothing divides anything in the small ones; the last of each stage has the width of MiniLM
 CASES = (
     _case(MATMUL, "13x3 rows, 16 to 24 channels", (3, 2, 9), 2,
-          lanes=8, tile=3, steps=2, batch=3, seq=13, in_blocks=2, out_blocks=3),
-    _case(MATMUL, "11 rows, 40 to 16 channels", (2, 4, 13), 16,
-          lanes=8, tile=2, steps=1, batch=1, seq=11, in_blocks=5, out_blocks=2),
+          lanes=8, tile=3, columns=8, steps=2, batch=3, seq=13, in_blocks=2, out_blocks=3),
+    _case(MATMUL, "11 rows, 80 to 32 channels, 4 columns", (2, 4, 13), 16,
+          lanes=16, tile=2, columns=4, steps=1, batch=1, seq=11, in_blocks=5, out_blocks=2),
+    _case(MATMUL, "7x2 rows, 32 to 16 channels, 8 columns", (4, 3, 6), 2,
+          lanes=16, tile=4, columns=8, steps=2, batch=2, seq=7, in_blocks=2, out_blocks=1),
     _case(MATMUL, "21 rows, 384 to 384 channels", (3, 3, 14), 16,
-          lanes=16, tile=4, steps=1, batch=1, seq=21, in_blocks=24, out_blocks=24),
+          lanes=16, tile=4, columns=16, steps=1, batch=1, seq=21, in_blocks=24, out_blocks=24),
     _case(LAYER_NORM, "13x3 rows of 13", (2, 5, 33, 11), 2,
           lanes=8, tile=3, steps=2, batch=3, seq=13, blocks=2, channels=13, in_bits=16),
     _case(LAYER_NORM, "7x2 rows of 40, tile 1", (1, 4, 9, 6), 16,
@@ -177,4 +197,3 @@ def traffic(case: Case) -> dict[str, dict[str, Pattern]]:
         "both in bursts": {first: bursts, "y": Pattern(period=56, burst=17)},
         "both in short bursts": {first: SHORT_BURSTS, "y": SHORT_BURSTS},
     }
-

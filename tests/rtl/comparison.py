@@ -52,6 +52,8 @@ class Stage:
         parameters: those of the Verilog that the case's numbers give.
         inputs: makes the tokens of the input streams, in the order of the bench's arguments.
         outputs: tokens that come out.
+        entries: how often its last loop is entered.
+        front: labels of loops in a process of their own in front of the stage.
     """
 
     name: str
@@ -61,6 +63,12 @@ class Stage:
     parameters: tuple[str, ...]
     inputs: Callable[[Mapping[str, int]], dict[str, Tokens]]
     outputs: Callable[[Mapping[str, int]], int]
+    entries: Callable[[Mapping[str, int]], int]
+    front: tuple[str, ...] = ()
+
+    def process(self, label: str) -> str:
+        """The process whose loop it is."""
+        return "k/front" if label in self.front else "k/stage"
 
     def site(self, label: str) -> str:
         """``file:line`` of the loop behind a label, the first of that name."""
@@ -170,7 +178,8 @@ class Case:
         finally:
             library.timed_free(run)
         processes = {p["path"]: p for p in json.loads(text)["processes"]}
-        loops = {f"{use['file']}:{use['line']}": use["depth"] for use in processes["k/stage"]["loops"]}
+        parts = [processes[path]["loops"] for path in {self.stage.process(n) for n in self.stage.labels}]
+        loops = {f"{use['file']}:{use['line']}": use["depth"] for part in parts for use in part}
         expected = {self.stage.site(label): depth for label, depth in self.loops}
         if loops != expected:
             raise RuntimeError(f"loops of the timed run have depths {loops}, not {expected}")
@@ -184,7 +193,7 @@ class Case:
 
     def _settings(self) -> str:
         lines = [f"default_depth {BENCH_DEPTH}", f"cycle_limit {LIMIT}"]
-        lines += [f"depth k/stage {self.stage.site(label)} {depth}" for label, depth in self.loops]
+        lines += [f"depth {self.stage.process(n)} {self.stage.site(n)} {depth}" for n, depth in self.loops]
         lines += [f"fifo k/{name} {self.fifo}" for name in (*self.inputs, "y")]
         return "\n".join(lines) + "\n"
 

@@ -91,11 +91,13 @@ void sink(hls::stream<T> &in, Run &run, int stream) {
 template <typename C>
 void matmul(Run &run, int batch, int seq) {
   hls::stream<t2f::vec<int8_t, C::lanes>, 2> x("x");
+  hls::stream<t2f::tile_block<C::tile, C::lanes>, t2f::larger(C::in_blocks, 2)> tiles("tiles");
   hls::stream<t2f::word, 2> w("w");
   hls::stream<t2f::vec<int32_t, C::lanes>, 2> y("y");
   T2F_PROCESS("x", source(x, run, 0));
   T2F_PROCESS("w", source(w, run, 1));
-  T2F_PROCESS("stage", t2f::matmul<C>(x, w, y, batch, seq));
+  T2F_PROCESS("front", t2f::join_rows<C>(x, tiles, batch, seq));
+  T2F_PROCESS("stage", t2f::matmul<C>(tiles, w, y, batch, seq));
   T2F_PROCESS("y", sink(y, run, 2));
   T2F_DATAFLOW_END;
 }

@@ -16,8 +16,10 @@ def test_tables_are_halves_up_of_the_real_values() -> None:
     assert all(abs(v - 255 * 256 * 2.0 ** (-i / 256)) <= 0.5 for i, v in enumerate(tables.exp2_table()))
     for name, function in tables.FUNCTIONS.items():
         nodes = tables.activation_table(name)
-        assert len(nodes) == tables.SEGMENTS + 1
-        assert all(abs(v - function(-8 + i / 64) * 2**14) <= 0.5 for i, v in enumerate(nodes))
+        limit = tables.LIMITS[name]
+        assert len(nodes) == 2 * limit * 64 + 1
+        assert all(abs(v - function(-limit + i / 64) * 2**14) <= 0.5 for i, v in enumerate(nodes))
+    assert all(abs(v - 2**16 * math.sin(i * math.pi / 512)) <= 0.5 for i, v in enumerate(tables.sine_table()))
 
 
 def test_tails_meet_the_tables() -> None:
@@ -25,7 +27,7 @@ def test_tails_meet_the_tables() -> None:
     for name, (left, right) in tables.TAILS.items():
         nodes = tables.activation_table(name)
         assert abs(nodes[0] - left * 2**14) <= 1
-        assert abs(nodes[-1] - (8.0 if right is None else right) * 2**14) <= 1
+        assert abs(nodes[-1] - (tables.LIMITS[name] if right is None else right) * 2**14) <= 1
 
 
 def test_elements_fit_the_types_of_the_header() -> None:

@@ -4,12 +4,30 @@ analytical estimate."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import lru_cache
+
 import pytest
 import torch
 
 from tests.timing.models import long_bert, timed
-from tests.tiny import LONG, compiled, cxx_cache, padding, seeded
+from tests.tiny import (
+    LONG,
+    Inputs,
+    bert,
+    compile_model,
+    compiled,
+    cxx_cache,
+    gpt2,
+    ids,
+    padding,
+    run,
+    seeded,
+)
 from torch2fpga.compiled import CompiledModel
+from torch2fpga.emit.check import check_project
+from torch2fpga.emit.project import project_files
+from torch2fpga.lower.attention import ScoresStage, ValuesStage
 from torch2fpga.plan.latency import estimate_latency
 from torch2fpga.timing.depths import depths_of, pipelined_loops
 from torch2fpga.timing.report import StageTime
@@ -35,6 +53,11 @@ def compare(model: CompiledModel, batch: int, seq: int) -> int:
         want = stage.cycles(design, batch, seq, depths_of(loops, stage.name))
         assert own_cycles(found) == want, f"{stage.name}: timed {own_cycles(found)}, formula {want}"
         seen += 1
+        front = stage.front(design)
+        if front is not None:
+            found = next(s for s in report.stages if (s.kernel, s.name) == (kernel, front.name))
+            want = stage.front_cycles(design, batch, seq, depths_of(loops, front.name))
+            assert own_cycles(found) == want, f"{front.name}: timed {own_cycles(found)}, formula {want}"
     return seen
 
 
@@ -49,6 +72,63 @@ def test_formulas_hold_at_every_length(batch: int, seq: int) -> None:
     kinds = {s.template for s in long_bert().design.stages}
     assert {"matmul", "normalize", "softmax_weights", "attention_scores", "attention_values"} <= kinds
     assert compare(long_bert(), batch, seq) > 40
+
+
+@lru_cache
+def _attention(mode: str, size: int, heads: int, tile: int, seq: int) -> tuple[CompiledModel, Inputs]:
+    """A model of one layer whose attention is masked, causal or neither."""
+    sizes = {"layers": 1, "hidden_size": heads * size, "num_attention_heads": heads}
+    inputs: Inputs = {"input_ids": ids(2, seq)}
+    if mode == "causal":
+        model = gpt2(1, n_embd=heads * size, n_head=heads)
+    else:
+        model = bert(**sizes)
+        if mode == "masked":
+            inputs = {**inputs, "attention_mask": padding(2, seq)}
+    return compile_model(model, inputs, lanes=16, tile=tile), inputs
+
+
+def _with_columns(model: CompiledModel, columns: int) -> CompiledModel:
+    """The same model with other arrays in its attention."""
+    stages = tuple(
+        replace(s, columns=columns) if isinstance(s, ScoresStage | ValuesStage) else s
+        for s in model.design.stages
+    )
+    parts = (model.data, model.interface, model.output, model.board, model.origin)
+    return CompiledModel(replace(model.design, stages=stages), *parts)
+
+
+@pytest.mark.parametrize(
+    ("columns", "mode", "size", "heads", "tile", "seq"),
+    [
+        (1, "masked", 24, 3, 3, 33),
+        (2, "causal", 64, 1, 8, 33),
+        (4, "neither", 64, 3, 4, 64),
+        (8, "causal", 24, 3, 1, 5),
+        (16, "masked", 24, 1, 8, 64),
+    ],
+)
+def test_attention_with_any_number_of_columns(
+    columns: int, mode: str, size: int, heads: int, tile: int, seq: int
+) -> None:
+    """Whole models: equal to the reference, and as fast as the formulas say."""
+    model, inputs = _attention(mode, size, heads, tile, seq)
+    model = _with_columns(model, columns)
+    assert run(model.verify, inputs).bit_exact
+    for batch, rows in ((2, seq), (1, 1), (2, 5)):
+        assert compare(model, batch, rows) > 5
+
+
+@pytest.mark.parametrize("columns", [1, 4, 16])
+def test_the_checker_accepts_any_number_of_columns(columns: int) -> None:
+    model = _with_columns(_attention("neither", 64, 3, 4, 64)[0], columns)
+    arrays = [
+        loop
+        for loop in pipelined_loops(model.design, 300)
+        if loop.label in ("SCORES", "MEAN", "KEEP") and loop.process.endswith(("_qk", "_pv"))
+    ]
+    assert len(arrays) == 4 and {(loop.ii, loop.minimum_ii) for loop in arrays} == {(1, 1)}
+    assert check_project(project_files(model), include_dirs=[]) == []
 
 
 def test_a_wrong_formula_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

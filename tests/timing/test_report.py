@@ -13,6 +13,7 @@ from tests import tiny
 from tests.timed_samples import BUCKET, CYCLES, raw_run, report_of, sample
 from tests.tiny import cxx_cache, seeded
 from torch2fpga.compiled import CompiledModel
+from torch2fpga.design import PARAMETER_DEALER
 from torch2fpga.timing.inputs import random_inputs
 from torch2fpga.timing.report import TimeReport
 from torch2fpga.timing.states import STATES, fitted, longest_waits, slices, tight_streams, totals, waits
@@ -97,14 +98,16 @@ def test_waits_name_stream_and_other_side() -> None:
 
 
 def test_names_that_two_kernels_use_are_told_apart() -> None:
-    """Every kernel has a process read_parameters."""
+    """Every kernel but the first has a process deal_parameters."""
     _, report = sample("encoder")
-    several = {s.kernel for s in report.stages if s.name == "read_parameters"}
+    several = {s.kernel for s in report.stages if s.name == PARAMETER_DEALER}
     assert len(several) > 1
     for wait in waits(report):
-        if wait.stage == "read_parameters" and wait.state == "output":
+        if wait.stage == PARAMETER_DEALER and wait.state == "output":
             (reader,) = (s.kernel for s in report.stages if s.name == wait.other)
             assert wait.kernel == reader
+        elif wait.stage == PARAMETER_DEALER and wait.state == "input":
+            assert wait.stream == f"{wait.kernel}_parameters"
 
 
 def test_tight_streams_are_full_or_hold_their_writer_up() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torch2fpga.design import Design, Stream, ceil_div
+from torch2fpga.design import Design, Port, Stream, ceil_div
 from torch2fpga.emit.kernel import all_ports
 from torch2fpga.lower.plumbing import ForkStage, PackStage, RelayStage
 from torch2fpga.runtime.host import InputSpec
@@ -40,12 +40,14 @@ class Golden:
         batch, seq: its size.
         files: path in the project -> bytes.
         sources: stream -> path of the file with its tokens.
+        words: link of memory words, other than weights and parameters -> path of the file with them.
     """
 
     batch: int
     seq: int
     files: Mapping[str, bytes]
     sources: Mapping[str, str]
+    words: Mapping[str, str]
 
 
 def golden_path(name: str) -> str:
@@ -153,7 +155,28 @@ def golden_run(compiled: CompiledModel) -> Golden:
             files[golden_path(port.name)] = buffer.tobytes()
         elif port.write:
             files[golden_path(port.name)] = _packed(trace, port.binding, design)
-    return Golden(batch, seq, files, sources)
+    words: dict[str, str] = {}
+    for access in design.ports:
+        for name in access.streams:
+            if not design.streams[name].link or access.role == "weights":
+                continue
+            words[name] = golden_path(name if access.role == "table" else access.name)
+            if access.role == "table":
+                files[words[name]] = _gathered(compiled, access, quantised, batch, seq)
+    return Golden(batch, seq, files, sources, words)
+
+
+def _gathered(
+    compiled: CompiledModel, port: Port, quantised: Mapping[str, Tensor], batch: int, seq: int
+) -> bytes:
+    """Rows of an embedding table in the order in which a launch reads them."""
+    table = np.frombuffer(compiled.images[port.name], dtype=np.uint8)
+    rows = table.reshape(-1, 64 * int(port.config["row_words"]))
+    index: Tensor = torch.arange(seq).repeat(batch)
+    if "ids" in port.config:
+        source = next(p.binding for p in compiled.design.ports if port.config["ids"] in p.streams)
+        index = quantised[source].reshape(-1).long()
+    return rows[index.numpy()].tobytes()
 
 
 def _tokens(trace: Trace, stream: Stream, design: Design) -> bytes:

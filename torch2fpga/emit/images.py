@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch2fpga.design import Design, Kernel
-from torch2fpga.emit.kernel import KernelPort, all_ports, parameterised
+from torch2fpga.emit.kernel import KernelPort, all_ports, parameter_targets
 from torch2fpga.errors import DesignError
+from torch2fpga.lower.deal import DealStage
 from torch2fpga.lower.embedding import EmbedStage, table_image
 from torch2fpga.lower.linear import MatmulStage
 
@@ -18,9 +19,7 @@ Data = Mapping[str, list[Mapping[str, Any]]]
 def image(design: Design, data: Data, kernel: Kernel, port: KernelPort) -> bytes:
     """The image of one port (roles weights, table and params)."""
     if port.role == "weights":
-        stage = design.stage(port.binding)
-        assert isinstance(stage, MatmulStage)
-        return b"".join(stage.weight_image(step, design) for step in data[stage.name])
+        return b"".join(_weights(design, data, port.binding))
     if port.role == "table":
         name, index = port.binding.rsplit("_table", 1)
         stage = design.stage(name)
@@ -29,8 +28,19 @@ def image(design: Design, data: Data, kernel: Kernel, port: KernelPort) -> bytes
     return b"".join(_parameters(design, data, kernel))
 
 
+def _weights(design: Design, data: Data, name: str) -> Iterator[bytes]:
+    """Step by step the weights of a linear layer's array, or of those that share a port."""
+    stage = design.stage(name)
+    arrays = [design.stage(x) for x in stage.arrays] if isinstance(stage, DealStage) else [stage]
+    for step in range(stage.steps):
+        for array in arrays:
+            assert isinstance(array, MatmulStage)
+            yield array.weight_image(data[array.name][step], design)
+
+
 def _parameters(design: Design, data: Data, kernel: Kernel) -> Iterator[bytes]:
-    stages = parameterised(design, kernel)
+    """Words of every stage that the kernel hands them out to, step by step."""
+    stages = [stage for stage, _ in parameter_targets(design, kernel)]
     for group in ("before", "loop", "after"):
         members = [s for s in stages if s.group == group]
         for step in range(design.steps if group == "loop" else 1):

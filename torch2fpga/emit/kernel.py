@@ -10,7 +10,15 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from torch2fpga.design import Design, Kernel, Port, Stage, Stream
+from torch2fpga.design import (
+    PARAMETER_DEALER,
+    PARAMETER_READER,
+    Design,
+    Kernel,
+    Port,
+    Stage,
+    Stream,
+)
 from torch2fpga.emit.layout import Call, listed
 from torch2fpga.plan.fifo import storage_of
 from torch2fpga.version import __version__
@@ -111,6 +119,8 @@ def parameter_words_of(stage: Stage, design: Design) -> int:
 PARAMETER_WORDS: dict[str, Any] = {
     "RequantStage": lambda s, d: 1 + (3 if s.scaled else 2) * s.layout.blocks(d.shape.lanes),
     "NormalizeStage": lambda s, d: 1,
+    "RmsNormStage": lambda s, d: 1,
+    "RotaryStage": lambda s, d: s.layout.group_blocks(d.shape.lanes),
     "SoftmaxStage": lambda s, d: 1 + -(-s.layout.groups // 16),
 }
 
@@ -120,9 +130,34 @@ def parameterised(design: Design, kernel: Kernel) -> list[Stage]:
     return [design.stage(s) for s in kernel.stages if design.stage(s).params]
 
 
+def parameter_targets(design: Design, kernel: Kernel) -> list[tuple[Stage, str]]:
+    """(stage, stream that takes its words) in the order in which a kernel's process hands them out.
+
+    The kernel that reads them from memory hands out the words of all stages, in the design's order:
+    those of other kernels to their links. Every stage takes a step's words before its first token,
+    so that this order is one in which nobody waits for ever.
+    """
+    if kernel.parameters is not None:
+        return [(s, str(s.params)) for s in parameterised(design, kernel)]
+    link = {s: k.parameters for k in design.kernels for s in k.stages}
+    own, linked = set(kernel.stages), set(kernel.axis_out)
+    return [
+        (s, link[s.name] or str(s.params))
+        for s in design.stages
+        if s.params and (s.name in own or link[s.name] in linked)
+    ]
+
+
+def reads_parameters(design: Design, kernel: Kernel) -> bool:
+    """Has the kernel a memory port for parameters?"""
+    return kernel.parameters is None and bool(parameter_targets(design, kernel))
+
+
 def parameter_word_count(design: Design, kernel: Kernel) -> int:
-    """Words of a kernel's parameter image."""
-    return sum(parameter_words_of(s, design) * s.steps for s in parameterised(design, kernel))
+    """Words of the image behind a kernel's parameter port; 0 where it has none."""
+    if kernel.parameters is not None:
+        return 0
+    return sum(parameter_words_of(s, design) * s.steps for s, _ in parameter_targets(design, kernel))
 
 
 def arguments(design: Design, kernel: Kernel) -> list[str]:
@@ -188,19 +223,40 @@ def port_call(port: Port) -> Call:
 def stage_call(stage: Stage) -> Call:
     """Call of a stage's template."""
     function = f"t2f::{stage.template}<{type_name(stage.name)}>"
-    arguments = (*stage.call_arguments(), *stage.runtime_arguments())
-    return Call(stage.name, function, arguments, comment_text(stage.path))
+    return Call(stage.name, function, tuple(stage.arguments()), comment_text(stage.path))
+
+
+def stage_calls(stage: Stage, design: Design) -> list[Call]:
+    """Calls of a stage's processes: what prepares its first input, then the main one."""
+    front, call = stage.front(design), stage_call(stage)
+    if front is None:
+        return [call]
+    first, *rest = call.arguments
+    function = f"t2f::{front.template}<{type_name(stage.name)}>"
+    between = [fifo.name for fifo in front.fifos]
+    before = Call(front.name, function, (first, *between, *stage.runtime_arguments()), call.comment)
+    return [before, Call(call.name, call.function, (*between, *rest), call.comment)]
 
 
 def _stream_line(stream: Stream, design: Design) -> dict[str, Any]:
     lanes = design.shape.lanes
-    storage = storage_of(stream.depth, stream.token_bytes(lanes))
-    return {
-        "name": stream.name,
-        "type": stream.cpp_type(lanes),
-        "depth": stream.depth,
-        "storage": "" if storage == "srl" else storage,
-    }
+    return _fifo_line(stream.name, stream.cpp_type(lanes), stream.depth, stream.token_bytes(lanes))
+
+
+def _fifo_line(name: str, token: str, depth: int, token_bytes: int) -> dict[str, Any]:
+    storage = storage_of(depth, token_bytes)
+    return {"name": name, "type": token, "depth": depth, "storage": "" if storage == "srl" else storage}
+
+
+def _front_lines(design: Design, kernel: Kernel) -> list[dict[str, Any]]:
+    """FIFOs inside of stages."""
+    fronts = [design.stage(name).front(design) for name in kernel.stages]
+    return [
+        _fifo_line(fifo.name, fifo.token, fifo.depth, fifo.token_bytes)
+        for front in fronts
+        if front is not None
+        for fifo in front.fifos
+    ]
 
 
 def kernel_streams(design: Design, kernel: Kernel) -> list[Stream]:
@@ -242,24 +298,48 @@ def _calls(design: Design, kernel: Kernel) -> list[Call]:
     # Ids come before the gather that reads them.
     reads.sort(key=lambda p: p.template == "gather_rows")
     calls = [port_call(p) for p in reads]
-    params = [str(s.params) for s in parameterised(design, kernel)]
-    if params:
-        calls.append(Call("read_parameters", "read_parameters", ("parameters", *params)))
-    calls += [stage_call(design.stage(s)) for s in kernel.stages]
+    targets = list(dict.fromkeys(stream for _, stream in parameter_targets(design, kernel)))
+    if targets:
+        name, source = _parameter_source(kernel)
+        calls.append(Call(name, name, (source, *targets)))
+    for name in kernel.stages:
+        calls += stage_calls(design.stage(name), design)
     return calls + [port_call(p) for p in ports if p.direction == "write"]
 
 
-def _parameter_reader(design: Design, kernel: Kernel) -> dict[str, Any] | None:
-    """What the kernel's parameter process reads, by group; None where it has none."""
-    stages = parameterised(design, kernel)
-    if not stages:
+def _parameter_source(kernel: Kernel) -> tuple[str, str]:
+    """Process that hands out a kernel's parameters, and the port or link that it takes them from."""
+    if kernel.parameters is not None:
+        return PARAMETER_DEALER, kernel.parameters
+    return PARAMETER_READER, "parameters"
+
+
+def _parameter_process(design: Design, kernel: Kernel) -> dict[str, Any] | None:
+    """What the kernel's parameter process hands out, by group; None where it has none.
+
+    Stages one behind the other whose words go over the same link are one entry.
+    """
+    targets = parameter_targets(design, kernel)
+    if not targets:
         return None
-    found: dict[str, Any] = {
-        g: [{"stream": s.params, "words": parameter_words_of(s, design)} for s in stages if s.group == g]
-        for g in ("before", "loop", "after")
-    }
-    streams = [f"hls::stream<t2f::word> &{s.params}" for s in stages]
-    found["head"] = listed("static void read_parameters", ["const t2f::word *memory", *streams], " {")
+    found: dict[str, Any] = {}
+    for group in ("before", "loop", "after"):
+        runs: list[dict[str, Any]] = []
+        for stage, stream in targets:
+            if stage.group != group:
+                continue
+            words = parameter_words_of(stage, design)
+            if runs and runs[-1]["stream"] == stream:
+                runs[-1]["words"] += words
+            else:
+                runs.append({"stream": stream, "words": words})
+        found[group] = runs
+    streams = [f"hls::stream<t2f::word> &{name}" for name in dict.fromkeys(s for _, s in targets)]
+    name, _ = _parameter_source(kernel)
+    linked = kernel.parameters is not None
+    source = "hls::stream<t2f::word> &words" if linked else "const t2f::word *memory"
+    found["word"] = "words.read()" if linked else "T2F_MEMORY(memory, i)"
+    found["head"] = listed(f"static void {name}", [source, *streams], " {")
     return found
 
 
@@ -270,7 +350,7 @@ def kernel_source(design: Design, kernel: Kernel) -> str:
         design=design,
         kernel=kernel,
         config=config_file(kernel),
-        params=_parameter_reader(design, kernel),
+        params=_parameter_process(design, kernel),
         head=listed(f'extern "C" void {kernel.name}', arguments(design, kernel), " {"),
         ports=[
             {"name": p.name, "bundle": f"gmem_{p.name}", "depth": p.words,
@@ -278,7 +358,10 @@ def kernel_source(design: Design, kernel: Kernel) -> str:
             for p in kernel_ports(design, kernel)
         ],
         axis=[*kernel.axis_in, *kernel.axis_out],
-        streams=[_stream_line(s, design) for s in kernel_streams(design, kernel)],
+        streams=[
+            *(_stream_line(s, design) for s in kernel_streams(design, kernel)),
+            *_front_lines(design, kernel),
+        ],
         calls=_calls(design, kernel),
     )  # fmt: skip
 

@@ -25,10 +25,11 @@ from torch2fpga.emit.kernel import (
     kernel_source,
     render,
 )
-from torch2fpga.emit.link import link_config
+from torch2fpga.emit.link import floorplan, link_config
 from torch2fpga.emit.manifest import load_images, read_manifest
 from torch2fpga.emit.testbench import testbench_files, weights_path
 from torch2fpga.errors import CompileError, WeightsError
+from torch2fpga.plan.wires import boundary_use, crossings
 from torch2fpga.simulate.build import INCLUDE, SIM
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def _tool_files(compiled: CompiledModel) -> dict[str, str]:
     kernels = [k.name for k in design.kernels]
     found = {
         "Makefile": render("Makefile.j2", design=design, board=board, kernels=kernels),
+        "floorplan.tcl": floorplan(design, board),
         "host/README.md": render("host_README.md.j2"),
     }
     period = f"{1000 / board.clock_mhz:.2f}"
@@ -112,6 +114,7 @@ def _tool_files(compiled: CompiledModel) -> dict[str, str]:
 
 
 def _readme(compiled: CompiledModel, golden: Golden, weight_bytes: int) -> str:
+    ports = all_ports(compiled.design)
     return render(
         "README.md.j2",
         design=compiled.design,
@@ -120,7 +123,9 @@ def _readme(compiled: CompiledModel, golden: Golden, weight_bytes: int) -> str:
         parameters=compiled.origin.parameters,
         precision=comment_text(compiled.origin.precision),
         kernels=[k.name for k in compiled.design.kernels],
-        ports=len(all_ports(compiled.design)),
+        memory_kernel=ports[0][0].name,
+        boundaries=boundary_use(crossings(compiled.design), compiled.board),
+        ports=len(ports),
         weight_bytes=weight_bytes,
         golden=golden,
         golden_bytes=sum(len(content) for content in golden.files.values()),

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch2fpga.design import Design, Kernel, Port, Stage
+from torch2fpga.design import Design, Kernel, Port, Stage, ceil_div
 from torch2fpga.emit.golden import Golden, golden_path
 from torch2fpga.emit.images import image_name
 from torch2fpga.emit.kernel import (
@@ -15,14 +15,15 @@ from torch2fpga.emit.kernel import (
     comment_text,
     config_file,
     kernel_ports,
+    parameter_targets,
     parameter_words_of,
-    parameterised,
     port_call,
     render,
-    stage_call,
+    stage_calls,
 )
 from torch2fpga.emit.layout import listed
 from torch2fpga.emit.link import port_bytes
+from torch2fpga.lower.deal import DealStage
 
 #: files that are the same in every project
 FIXED = ("bench.hpp", "sha256.hpp", "tb.cpp")
@@ -64,32 +65,12 @@ def _check(method: str, name: str, text: str) -> str:
     return listed(f"test.{method}", [name, f'"{text}"'], ";", 2)
 
 
-def kernel_test(design: Design, kernel: Kernel, golden: Golden) -> dict[str, Any]:
-    """The kernel as a whole, as Vitis C simulation runs it."""
-    sources = [_source(kernel, p) for p in kernel_ports(design, kernel)]
-    lines = [_pointer(s) for s in sources]
-    lines += [_stream(design, n) for n in (*kernel.axis_in, *kernel.axis_out)]
-    for name in kernel.axis_in:
-        lines.append(_check("fill", name, golden.sources[name]))
-    names = [*(s["name"] for s in sources), *kernel.axis_in, *kernel.axis_out, "batch", "seq"]
-    lines.append(listed(kernel.name, names, ";", 2))
-    for name in kernel.axis_out:
-        lines.append(_check("compare", name, golden.sources[name]))
-    for s in sources:
-        if s["write"]:
-            items = [s["name"], str(s["bytes"]), f'"{s["file"]}"']
-            lines.append(listed("test.compare_memory", items, ";", 2))
-    for name in kernel.axis_in:
-        lines.append(_check("drained", name, name))
-    return {"kind": "kernel", "name": kernel.name, "comment": "", "lines": lines}
-
-
-def parameter_slice(design: Design, kernel: Kernel, stage: Stage) -> tuple[int, int, int, int]:
-    """(first word, words a step, words between steps, steps) of a stage's parameters in the
-    kernel's image."""
+def parameter_slice(design: Design, stage: Stage) -> tuple[int, int, int, int]:
+    """(first word, words a step, words between steps, steps) of a stage's parameters in the image."""
+    stages = [s for s in design.stages if s.params]
     first = 0
     for group in ("before", "loop", "after"):
-        members = [s for s in parameterised(design, kernel) if s.group == group]
+        members = [s for s in stages if s.group == group]
         stride = sum(parameter_words_of(s, design) for s in members)
         for member in members:
             words = parameter_words_of(member, design)
@@ -98,44 +79,145 @@ def parameter_slice(design: Design, kernel: Kernel, stage: Stage) -> tuple[int, 
             first += words
         # `first` is behind the first step: skip the others.
         first += stride * ((design.steps if group == "loop" else 1) - 1)
-    raise AssertionError(f"{stage.name} has no parameters in {kernel.name}")
+    raise AssertionError(f"{stage.name} has no parameters")
 
 
-def _ports_of(design: Design, stage: Stage) -> list[Port]:
-    """Access processes at the stage's word streams, the reader of ids before the gather."""
+def _words(runs: list[tuple[int, int]], stride: int, steps: int, repeats: int = 1) -> str:
+    """``bench::Words`` of these runs of words."""
+    text = ", ".join(f"{{{first}, {count}}}" for first, count in runs)
+    return f"{{{{{text}}}, {stride}, {steps}, {repeats}}}"
+
+
+def _parameter_orders(design: Design, stages: list[Stage]) -> list[str]:
+    """Which words of the image the stages take together, group by group."""
+    found = []
+    for group in ("before", "loop", "after"):
+        slices = [parameter_slice(design, s) for s in stages if s.group == group]
+        if slices:
+            _, _, stride, steps = slices[0]
+            found.append(_words([(first, count) for first, count, _, _ in slices], stride, steps))
+    return found
+
+
+def _weight_order(port: Port, design: Design, golden: Golden) -> str:
+    """Which words of its image a weight port sends in the golden run."""
+    config = port.config
+    words, steps = int(config["words"]), int(config["steps"])
+    if port.template == "read_words":
+        return _words([(0, words)], words, steps)
+    rows = 1 if config.get("one_row") else golden.seq
+    return _words([(0, words)], words, steps, golden.batch * ceil_div(rows, design.shape.tile))
+
+
+def _image(design: Design, argument: str) -> list[str]:
+    """File and size of the image behind a port, as arguments of the test bench."""
+    kernel, port = next((k, p) for k, p in all_ports(design) if p.name == argument)
+    return [f'"{weights_path(kernel, port)}"', str(port_bytes(port))]
+
+
+def _dealt(design: Design, stage: DealStage, name: str) -> list[str]:
+    """The image that a stage deals out, and which words of it one of its outputs gets."""
+    slot = stage.outputs.index(name)
+    port = next(p for p in design.ports if p.binding == stage.name)
+    run = (sum(stage.words[:slot]), stage.words[slot])
+    return [*_image(design, port.name), _words([run], sum(stage.words), stage.steps)]
+
+
+def _word_stream(design: Design, golden: Golden, name: str, fill: bool) -> list[str]:
+    """Puts what passes over a link of memory words into it, or takes it out and compares."""
+    method = "test.words" if fill else "test.compare_words"
+    for kernel in design.kernels:
+        if kernel.parameters == name:
+            stages = [stage for stage, _ in parameter_targets(design, kernel)]
+            head = [name, *_image(design, "parameters")]
+            return [listed(method, [*head, o], ";", 2) for o in _parameter_orders(design, stages)]
+    for stage in design.stages:
+        if isinstance(stage, DealStage) and name in stage.outputs:
+            return [listed(method, [name, *_dealt(design, stage, name)], ";", 2)]
+    port = next(p for p in design.ports if name in p.streams)
+    if port.role != "weights":
+        return [_check("fill" if fill else "compare", name, golden.words[name])]
+    items = [name, *_image(design, port.name), _weight_order(port, design, golden)]
+    return [listed(method, items, ";", 2)]
+
+
+def _filled(design: Design, golden: Golden, name: str) -> list[str]:
+    """Puts golden tokens into a stream."""
+    if name in golden.sources:
+        return [_check("fill", name, golden.sources[name])]
+    return _word_stream(design, golden, name, fill=True)
+
+
+def _compared(design: Design, golden: Golden, name: str) -> list[str]:
+    """Compares the tokens of a stream with golden ones."""
+    if name in golden.sources:
+        return [_check("compare", name, golden.sources[name])]
+    return _word_stream(design, golden, name, fill=False)
+
+
+def kernel_test(design: Design, kernel: Kernel, golden: Golden) -> dict[str, Any]:
+    """The kernel as a whole, as Vitis C simulation runs it."""
+    sources = [_source(kernel, p) for p in kernel_ports(design, kernel)]
+    lines = [_pointer(s) for s in sources]
+    lines += [_stream(design, n) for n in (*kernel.axis_in, *kernel.axis_out)]
+    for name in kernel.axis_in:
+        lines += _filled(design, golden, name)
+    names = [*(s["name"] for s in sources), *kernel.axis_in, *kernel.axis_out, "batch", "seq"]
+    lines.append(listed(kernel.name, names, ";", 2))
+    for name in kernel.axis_out:
+        lines += _compared(design, golden, name)
+    for s in sources:
+        if s["write"]:
+            items = [s["name"], str(s["bytes"]), f'"{s["file"]}"']
+            lines.append(listed("test.compare_memory", items, ";", 2))
+    for name in (*kernel.axis_in, *kernel.axis_out):
+        lines.append(_check("drained", name, name))
+    return {"kind": "kernel", "name": kernel.name, "comment": "", "lines": lines}
+
+
+def _ports_of(design: Design, kernel: Kernel, stage: Stage) -> list[Port]:
+    """Access processes of the kernel at the stage's word streams, the reader of ids before the gather."""
     own = {*stage.inputs, *stage.outputs}
-    found = [p for p in design.ports if own & set(p.streams)]
+    found = [p for p in design.ports if p.kernel == kernel.name and own & set(p.streams)]
     ids = {p.config["ids"] for p in found if "ids" in p.config}
     return [p for p in design.ports if ids & set(p.streams)] + found
 
 
+def _stage_parameters(design: Design, stage: Stage) -> str:
+    """Puts a stage's parameters into its stream."""
+    first, words, stride, steps = parameter_slice(design, stage)
+    items = [str(stage.params), *_image(design, "parameters"), _words([(first, words)], stride, steps)]
+    return listed("test.words", items, ";", 2)
+
+
 def stage_test(design: Design, kernel: Kernel, stage: Stage, golden: Golden) -> dict[str, Any]:
     """One stage on its own, with the access processes at its word streams."""
-    ports = _ports_of(design, stage)
+    ports = _ports_of(design, kernel, stage)
     by_name = {p.name: p for p in kernel_ports(design, kernel)}
     sources = [_source(kernel, by_name[p.name]) for p in ports]
+    local = {x for p in ports for x in p.streams}
     lines = [_pointer(s) for s in sources]
     params = [stage.params] if stage.params else []
     streams = dict.fromkeys([*(x for p in ports for x in p.streams), *stage.inputs, *params, *stage.outputs])
     lines += [_stream(design, n) for n in streams]
-    values = [n for n in stage.inputs if n in golden.sources]
-    for name in values:
-        lines.append(_check("fill", name, golden.sources[name]))
+    for name in stage.inputs:
+        if name not in local:
+            lines += _filled(design, golden, name)
     if stage.params:
-        port = by_name["parameters"]
-        numbers = [str(n) for n in (port_bytes(port), *parameter_slice(design, kernel, stage))]
-        image = f'"{weights_path(kernel, port)}"'
-        lines.append(listed("test.parameters", [stage.params, image, *numbers], ";", 2))
+        lines.append(_stage_parameters(design, stage))
     lines += [port_call(p).statement() for p in ports if p.direction == "read"]
-    lines.append(stage_call(stage).statement())
+    front = stage.front(design)
+    for fifo in front.fifos if front is not None else ():
+        lines.append(f'hls::stream<{fifo.token}, {fifo.depth}> {fifo.name}("{fifo.name}");')
+    lines += [call.statement() for call in stage_calls(stage, design)]
     for access, source in zip(ports, sources, strict=True):
         if source["write"]:
             lines.append(port_call(access).statement())
             items = [source["name"], str(source["bytes"]), f'"{source["file"]}"']
             lines.append(listed("test.compare_memory", items, ";", 2))
     for name in stage.outputs:
-        if name in golden.sources:
-            lines.append(_check("compare", name, golden.sources[name]))
+        if name not in local:
+            lines += _compared(design, golden, name)
     for name in streams:
         if name not in stage.outputs:
             lines.append(_check("drained", name, name))

@@ -10,7 +10,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from torch2fpga.design import SCALAR, Depths, Design, Estimate, Layout, Stage, Tokens, pipelined
+from torch2fpga import costs
+from torch2fpga.design import (
+    ELEMENTS,
+    SCALAR,
+    Depths,
+    Design,
+    Estimate,
+    Layout,
+    Stage,
+    Tokens,
+    pipelined,
+)
 from torch2fpga.lower.attention import mask_scores
 from torch2fpga.lower.embedding import add_positions, merge_embeds
 from torch2fpga.lower.registry import Operator, operator, takes
@@ -97,16 +108,21 @@ class AddStage(Stage):
             "max_tokens": self.steps * rows * blocks,
         }
 
+    def result_bits(self) -> int:
+        return self.bits
+
     def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
         assert inputs[0] is not None and inputs[1] is not None
         return [saturate(inputs[0].to(torch.int32) + inputs[1], self.bits)]
 
     def cost(self, design: Design) -> Estimate:
-        s = design.shape
-        return Estimate(
-            lut=s.lanes * 60,
-            ff=s.lanes * 96,
-            cycles=self.nominal_cycles(design),
+        s, bits = design.shape, 8 * ELEMENTS[self.element][1]
+        blocks = self.layout.blocks(s.lanes)
+        lane = costs.add(bits + 1) + costs.saturate(bits + 1, self.bits)
+        ends = costs.times(2, costs.port(s.lanes * bits)) + costs.port(0)
+        control = costs.loop() + costs.launch_size(self.steps * blocks)
+        return Estimate(cycles=self.nominal_cycles(design)) + costs.total(
+            costs.times(s.lanes, lane), ends, control
         )
 
     def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:

@@ -28,42 +28,60 @@ from torch2fpga.design import (
     pipelined,
     tiled,
 )
-from torch2fpga.lower.linear import matmul_const, tile_bram
+from torch2fpga.lower.attention_arrays import ScoresStage, ValuesStage, head_config
+from torch2fpga.lower.linear import matmul_const
 from torch2fpga.lower.registry import Operator, operator, takes
 from torch2fpga.lower.requant import multiplier
-from torch2fpga.passes.masks import classify_mask
+from torch2fpga.passes.masks import band, classify_mask
 from torch2fpga.passes.nodes import Node
-from torch2fpga.passes.values import Axis, Const, HostValue, Refused, RowValue, Scores
+from torch2fpga.passes.values import Const, HostValue, Refused, RowValue, Scores
 from torch2fpga.simulate import tables
-from torch2fpga.simulate.fixed import reciprocal, round_shift
+from torch2fpga.simulate.fixed import round_shift
+
+__all__ = ["ScoresStage", "SoftmaxStage", "ValuesStage", "attention", "mask_scores", "scale_scores"]
 
 aten = torch.ops.aten
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, heads: int, causal: bool, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    heads: int,
+    causal: bool,
+    scale: float,
+    kv_groups: int = 1,
+    window: int = 0,
 ) -> Tensor:
-    """Multi-head attention on (batch, seq, heads * size); mask (batch, seq), nonzero = real token."""
+    """Multi-head attention.
+
+    Args:
+        q: (batch, seq, heads * size).
+        k, v: (batch, seq, heads // kv_groups * size).
+        mask: (batch, seq), nonzero = real token.
+        kv_groups: consecutive heads of q that share a head of k and v.
+        window: a causal query sees this many keys, itself included; 0 is all of them.
+    """
     batch, seq, width = q.shape
 
     def split(x: Tensor) -> Tensor:
-        return x.reshape(batch, seq, heads, width // heads).transpose(1, 2)
+        return x.reshape(batch, seq, -1, width // heads).transpose(1, 2)
 
     allowed = None
     if mask is not None or causal:
-        allowed = torch.ones(batch, 1, seq, seq, dtype=torch.bool)
-        if causal:
-            allowed = allowed.tril()
+        allowed = band(seq, causal, window)[None, None]
         if mask is not None:
             allowed = allowed & (mask != 0)[:, None, None, :]
     y = torch.nn.functional.scaled_dot_product_attention(
-        split(q), split(k), split(v), attn_mask=allowed, scale=scale
+        split(q), split(k), split(v), attn_mask=allowed, scale=scale, enable_gqa=kv_groups > 1
     )
     return y.transpose(1, 2).reshape(batch, seq, width)
 
 
-def _heads(x: Any, ctx: Any) -> tuple[int, Axis]:
-    """Heads of a view (batch, heads, seq, size), and its channel axis within a head."""
+def _heads(x: Any, ctx: Any) -> tuple[int, int]:
+    """Heads of a view (batch, heads, seq, size), and how often each of them is repeated, one after the
+    other, for as many heads of queries."""
     if not isinstance(x, RowValue):
         raise Refused("query, key and value must come from the model's data")
     last, rows = x.dims[-1], x.dims[-2]
@@ -72,24 +90,31 @@ def _heads(x: Any, ctx: Any) -> tuple[int, Axis]:
     if x.seq.size != 1 and any(x.seq in d for d in x.dims[:-2]):
         ctx.swap_rows("tokens stand where attention has its batch")
     outer = [a for d in x.dims[:-2] for a in d if a != x.batch]
-    if any(a not in x.channels for a in outer) or tuple(outer) + tuple(last) != x.channels:
+    own = [a for a in outer if a in x.channels]
+    if tuple(own) + tuple(last) != x.channels or outer[: len(own)] != own:
         raise Refused(f"the channels of {x.shape} are not heads times head size, in this order")
     if tuple(rows) != ((x.seq,) if x.seq.size != 1 else ()):
         raise Refused("attention does not run over the token dimension")
     if any(a.size != 1 and a not in outer and a != x.batch for d in x.dims[:-2] for a in d):
         raise Refused("dimensions before the tokens must be batch and heads")
-    return math.prod(a.size for a in outer), last[0] if last else Axis(1)
+    return math.prod(a.size for a in own), math.prod(a.size for a in outer[len(own) :])
 
 
-def _emit(ctx: Any, node: Node, q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float) -> RowValue:
-    heads = {_heads(x, ctx)[0] for x in (q, k, v)}
-    if len(heads) != 1 or q.width != k.width or k.width != v.width:
-        raise Refused("query, key and value differ in heads or head size", "grouped heads come later")
+def _emit(
+    ctx: Any, node: Node, q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float, grouped: bool = False
+) -> RowValue:
+    (heads, repeated), *shared = (_heads(x, ctx) for x in (q, k, v))
+    groups = heads // shared[0][0]
+    # Where a model leaves the repetition to the operator, keys have fewer heads as they are.
+    want = (heads // groups, 1 if grouped else groups)
+    if repeated != 1 or shared != [want, want] or {k.width * groups, v.width * groups} != {q.width}:
+        raise Refused("query, key and value differ in heads or head size")
     if q.seq != k.seq or k.seq != v.seq:
         raise Refused("cross-attention (keys from another sequence) is not supported")
     found = classify_mask(ctx, mask, q)
     args = [q.node, k.node, v.node, found.input]
-    options = {"heads": heads.pop(), "causal": causal or found.causal, "scale": scale}
+    options = {"heads": heads, "causal": causal or found.causal, "scale": scale, "kv_groups": groups,
+               "window": found.window}  # fmt: skip
     out = ctx.emit(node, attention, args, options)
     return RowValue(out, q.dims, q.batch, q.seq, q.channels)
 
@@ -105,7 +130,8 @@ def _sdpa(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> 
     scale = kwargs.get("scale")
     if scale is None:
         scale = 1.0 / math.sqrt(q.shape[-1])
-    return _emit(ctx, node, q, k, v, mask, causal, float(scale))
+    grouped = bool(kwargs.get("enable_gqa", False))
+    return _emit(ctx, node, q, k, v, mask, causal, float(scale), grouped)
 
 
 @takes(aten.matmul.default, aten.bmm.default)
@@ -117,7 +143,7 @@ def _matmul(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -
         return _emit(ctx, node, a.query, a.key, b, a.mask, False, a.scale)
     if isinstance(a, RowValue) and isinstance(b, RowValue) and len(b.dims) >= 2:
         key = replace(b, dims=(*b.dims[:-2], b.dims[-1], b.dims[-2]))
-        if _heads(a, ctx)[0] == _heads(key, ctx)[0]:
+        if math.prod(_heads(a, ctx)) == math.prod(_heads(key, ctx)):
             return Scores(a, key, 1.0)
     raise Refused("a product of two tensors that is not attention (query times key, weights times value)")
 
@@ -145,21 +171,24 @@ def mask_scores(scores: Scores, mask: Any) -> Scores:
 
 def _quantise(q: Any, node: Node) -> None:
     query, key, value = (q.format(a, "attn") for a in node.args[:3])
-    heads = node.kwargs["heads"]
-    size = query.scale.numel() // heads
+    heads, shared = node.kwargs["heads"], node.kwargs["kv_groups"]
     # Within a head the product of the scales of a query and a key channel is one constant.
-    unit = (query.scale * key.scale).reshape(heads, size)[:, 0]
+    unit = query.scale.reshape(heads, -1)[:, 0] * key.scale.reshape(heads // shared, -1)[
+        :, 0
+    ].repeat_interleave(shared)
     ratio = unit * node.kwargs["scale"] * math.log2(math.e) * 256
     m = multiplier(ratio, torch.zeros(heads), node.meta["path"])
     node.meta["data"] = {"m": m.m, "shift": m.shift}
-    node.meta["affine"] = (value.scale * 2.0**-12, torch.zeros_like(value.scale))
+    mean = value.scale.reshape(heads // shared, -1).repeat_interleave(shared, 0).reshape(-1) * 2.0**-12
+    node.meta["affine"] = (mean, torch.zeros_like(mean))
 
 
 def _lower(b: Any, nodes: Sequence[Node]) -> str:
     node = nodes[0]
-    heads = int(node.kwargs["heads"])
+    heads, shared = int(node.kwargs["heads"]), int(node.kwargs["kv_groups"])
     layout, name = Layout(heads, int(node.meta["channels"]) // heads), b.name(node)
-    q, k, v = (b.demand(a, "attn", layout) for a in node.args[:3])
+    kept = Layout(heads // shared, layout.size)
+    q, k, v = (b.demand(a, "attn", of) for a, of in zip(node.args[:3], (layout, kept, kept), strict=True))
     mask = b.mask(node.args[3]) if node.args[3] is not None else None
     scores = b.scores(f"{name}_scores", layout, "int32")
     weights = b.scores(f"{name}_weights", layout, "uint8")
@@ -168,93 +197,22 @@ def _lower(b: Any, nodes: Sequence[Node]) -> str:
     causal = node.kwargs["causal"]
     data = [n.meta["data"] for n in nodes]
     nothing: list[dict[str, Any]] = [{} for _ in nodes]
-    b.add(ScoresStage(**b.common(node, f"{name}_qk", (q, k), (scores,)), layout=layout), nothing)
+    array = {"layout": layout, "kv_groups": shared}
+    b.add(ScoresStage(**b.common(node, f"{name}_qk", (q, k), (scores,)), **array), nothing)
     inputs = (scores,) if mask is None else (scores, mask)
     softmax = SoftmaxStage(
         **b.common(node, f"{name}_softmax", inputs, (weights,), params),
         layout=layout,
         causal=causal,
         masked=mask is not None,
+        window=node.kwargs["window"],
     )
     b.add(softmax, data)
-    b.add(ValuesStage(**b.common(node, f"{name}_pv", (weights, v), (out,)), layout=layout), nothing)
+    b.add(ValuesStage(**b.common(node, f"{name}_pv", (weights, v), (out,)), **array), nothing)
     return out
 
 
 operator(Operator("attention", attention, ("attn", "attn", "attn"), "raw", _quantise, _lower))
-
-
-def _config(layout: Layout, design: Design) -> dict[str, Any]:
-    lanes = design.shape.lanes
-    return {
-        "heads": layout.groups,
-        "head_blocks": layout.group_blocks(lanes),
-        "key_blocks": ceil_div(design.shape.max_seq, lanes),
-    }
-
-
-def _kept_bram(layout: Layout, design: Design) -> int:
-    """BRAM18 of the keys or values of one sequence: a bank a lane, one token wide."""
-    s = design.shape
-    depth = layout.blocks(s.lanes) * ceil_div(s.max_seq, s.lanes)
-    return s.lanes * ceil_div(s.lanes * 8, 36) * ceil_div(depth, 512)
-
-
-def _tiles(seq: int, tile: int) -> list[tuple[int, int]]:
-    """The tiles of a sequence: how many of how many rows."""
-    full, rest = divmod(seq, tile)
-    return [(full, tile), (1 if rest else 0, rest)]
-
-
-@dataclass(frozen=True)
-class ScoresStage(Stage):
-    """q times k transposed.
-
-    Cycles: a sequence takes in its keys (KEEP, heads * head_blocks * seq iterations); then each tile of
-    n rows takes heads * head_blocks * n (FILL) and heads * key_blocks * max(head_blocks, n) + n
-    (SCORES), key_blocks = ceil(seq / lanes). Every entry of a loop adds its depth and one cycle.
-    """
-
-    layout: Layout = SCALAR
-
-    template: ClassVar[str] = "attention_scores"
-    header: ClassVar[str] = "attention.hpp"
-    hold: ClassVar[str] = "tile"
-    whole_first: ClassVar[tuple[int, ...]] = (1,)
-
-    def carried(self) -> tuple[list[Tokens], list[Tokens]]:
-        rows = self.rows("int8", self.layout)
-        return [rows, rows], [Tokens("scores", "int32", self.layout)]
-
-    def config(self, design: Design) -> dict[str, Any]:
-        return _config(self.layout, design)
-
-    def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
-        assert inputs[0] is not None and inputs[1] is not None
-        q, k = (split_heads(x, self.layout) for x in (inputs[0], inputs[1]))
-        # Head sizes are below 1,024, so float32 products of int8 values are exact.
-        return [(q.float() @ k.float().transpose(-1, -2)).to(torch.int32)]
-
-    def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
-        s, heads = design.shape, self.layout.groups
-        blocks, keys = self.layout.group_blocks(s.lanes), ceil_div(seq, s.lanes)
-        keep = pipelined(heads * blocks * seq, depth("KEEP"))
-        fill = tiled(seq, s.tile, heads * blocks, depth("FILL"))
-        scores = sum(
-            count * pipelined(heads * keys * max(blocks, n) + n, depth("SCORES"))
-            for count, n in _tiles(seq, s.tile)
-        )
-        return self.steps * batch * (keep + fill + scores)
-
-    def cost(self, design: Design) -> Estimate:
-        s = design.shape
-        return Estimate(
-            dsp=ceil_div(s.tile, 2) * s.lanes * s.lanes,
-            lut=s.tile * s.lanes * s.lanes // 8 * 34,
-            ff=2 * s.tile * s.lanes * 32,  # sums, and the result that leaves
-            bram18=_kept_bram(self.layout, design) + tile_bram(self.layout.blocks(s.lanes), design),
-            cycles=self.nominal_cycles(design),
-        )
 
 
 @dataclass(frozen=True)
@@ -269,6 +227,7 @@ class SoftmaxStage(Stage):
     layout: Layout = SCALAR
     causal: bool = False
     masked: bool = False
+    window: int = 0
 
     template: ClassVar[str] = "softmax_weights"
     header: ClassVar[str] = "attention.hpp"
@@ -279,15 +238,14 @@ class SoftmaxStage(Stage):
         return [Tokens("scores", "int32", self.layout), *masks], [Tokens("scores", "uint8", self.layout)]
 
     def config(self, design: Design) -> dict[str, Any]:
-        return {**_config(self.layout, design), "causal": self.causal, "masked": self.masked}
+        visible = {"causal": self.causal, "masked": self.masked, "window": self.window}
+        return {**head_config(self.layout, design), **visible}
 
     def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
         scores = inputs[0]
         assert scores is not None
         seq = scores.shape[-1]
-        allowed = torch.ones(scores.shape[0], 1, seq, seq, dtype=torch.bool)
-        if self.causal:
-            allowed = allowed.tril()
+        allowed = band(seq, self.causal, self.window).expand(scores.shape[0], 1, seq, seq)
         if self.masked:
             assert inputs[1] is not None
             allowed = allowed & (inputs[1] != 0)[:, None, None, :]
@@ -326,76 +284,3 @@ class SoftmaxStage(Stage):
             bram18=ceil_div(s.lanes * 32, 36) * ceil_div(2 * keys * s.tile, 512) + s.lanes // 2,
             cycles=self.nominal_cycles(design),
         )
-
-
-@dataclass(frozen=True)
-class ValuesStage(Stage):
-    """Weighted mean of v, 12 fraction bits.
-
-    Cycles: a sequence takes in its values (KEEP, heads * head_blocks * seq iterations); then each tile
-    of n rows takes key_blocks * n + (heads - 1) * pass + head_blocks * group + n (MEAN), with key_blocks
-    = ceil(seq / lanes), group = max(key_blocks, n), pass = max(head_blocks * group, key_blocks * n).
-    Every entry of a loop adds its depth and one cycle.
-    """
-
-    layout: Layout = SCALAR
-
-    template: ClassVar[str] = "attention_values"
-    header: ClassVar[str] = "attention.hpp"
-    hold: ClassVar[str] = "tile"
-    whole_first: ClassVar[tuple[int, ...]] = (1,)
-
-    def carried(self) -> tuple[list[Tokens], list[Tokens]]:
-        values = self.rows("int8", self.layout)
-        return [Tokens("scores", "uint8", self.layout), values], [self.rows("int32", self.layout)]
-
-    def config(self, design: Design) -> dict[str, Any]:
-        return _config(self.layout, design)
-
-    def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
-        assert inputs[0] is not None and inputs[1] is not None
-        p = inputs[0].float()
-        v = split_heads(inputs[1], self.layout).float()
-        acc = torch.zeros(*p.shape[:3], v.shape[-1], dtype=torch.int32)
-        # 255 * 127 * 512 < 2^24: float32 is exact over pieces of 512 keys.
-        for start in range(0, p.shape[-1], 512):
-            part = slice(start, start + 512)
-            acc += (p[..., part] @ v[:, :, part]).to(torch.int32)
-        total = inputs[0].sum(-1).to(torch.int64).clamp(min=1)
-        mantissa, exponent = reciprocal(total)
-        product = acc.to(torch.int64) * mantissa[..., None]
-        y = round_shift(product, (exponent + 5)[..., None])
-        return [merge_heads(y.to(torch.int32))]
-
-    def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
-        s, heads = design.shape, self.layout.groups
-        blocks, keys = self.layout.group_blocks(s.lanes), ceil_div(seq, s.lanes)
-        mean = 0
-        for count, n in _tiles(seq, s.tile):
-            taking, working = keys * n, blocks * max(keys, n)
-            iterations = taking + (heads - 1) * max(taking, working) + working + n
-            mean += count * pipelined(iterations, depth("MEAN"))
-        keep = pipelined(heads * blocks * seq, depth("KEEP"))
-        return self.steps * batch * (keep + mean)
-
-    def cost(self, design: Design) -> Estimate:
-        s = design.shape
-        keys = ceil_div(s.max_seq, s.lanes)
-        sums = s.tile * (s.lanes - 1) * 18
-        return Estimate(
-            dsp=s.tile * s.lanes * s.lanes + s.lanes,  # uint8 by int8: no packing
-            lut=s.tile * s.lanes * s.lanes // 8 * 34 + sums + 800,
-            ff=2 * s.tile * (s.lanes + 1) * 32,  # sums, and the result that leaves
-            bram18=_kept_bram(self.layout, design) + tile_bram(2 * keys, design),  # weights of two heads
-            cycles=self.nominal_cycles(design),
-        )
-
-
-def split_heads(x: Tensor, layout: Layout) -> Tensor:
-    """(batch, seq, heads * size) to (batch, heads, seq, size)."""
-    return x.reshape(*x.shape[:2], layout.groups, layout.size).transpose(1, 2)
-
-
-def merge_heads(x: Tensor) -> Tensor:
-    """(batch, heads, seq, size) to (batch, seq, heads * size)."""
-    return x.transpose(1, 2).reshape(x.shape[0], x.shape[2], -1)

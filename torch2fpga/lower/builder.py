@@ -36,6 +36,9 @@ from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.quantise import Format, demands, wide_element
 from torch2fpga.passes.roll import Loop
 
+#: element type of a role's format, where it is always the same
+ELEMENT_OF = {"mac": "int8", "attn": "int8", "act": "int32", "factor": "int16", "rotary": "int16"}
+
 
 @dataclass
 class Lowered:
@@ -196,15 +199,7 @@ class Builder:
 
     def weight_port(self, stage: MatmulStage, stream: str) -> None:
         """A memory port for a multiplier array's weights."""
-        design = self.snapshot()
-        words = stage.weight_words(design)
-        template = "read_words_per_tile" if stage.streamed else "read_words"
-        config = {"steps": stage.steps, "words": words, "one_row": stage.one_row}
-        port = Port(
-            f"{stage.name}_weights_in", "", "read", "weights", stage.name, words * stage.steps,
-            template, (stream,), config,
-        )  # fmt: skip
-        self.ports.append(port)
+        self.ports.append(stage.weight_port(self.snapshot(), stream))
 
     def table_port(self, name: str, table: Node, rows: str, layout: Layout, ids: str | None) -> None:
         """A memory port for an embedding table."""
@@ -319,7 +314,7 @@ class Builder:
             if fmt.dynamic:
                 self._quantize_rows(node, nodes, out, base, fmt)
                 continue
-            element = {"mac": "int8", "attn": "int8", "act": "int32", "wide": wide_element(fmt.bits)}[role]
+            element = ELEMENT_OF.get(role) or wide_element(fmt.bits)
             stream = self.stream(base, "rows", element=element, layout=layout, one_row=one)
             name, params = self.unique(f"{base}_requant"), self.words(f"{base}_params")
             inputs = (out,) if out not in self.exponents else (out, self.exponents[out])
@@ -331,11 +326,16 @@ class Builder:
                 bits=fmt.bits,
                 relu=bool(node.meta.get("relu", False)),
                 scaled=out in self.exponents,
+                value_bits=self._value_bits(out),
             )
             self.add(stage, [self._requant_data(n, native, role, stage.scaled) for n in nodes])
             self.native[stream] = (role, nodes)
             self.values[node, role] = stream
             self._alias(nodes, role, stream)
+
+    def _value_bits(self, stream: str) -> int:
+        """Width that the values of a stream are known to fit, 0 if nothing is known."""
+        return next((s.result_bits() for s in self.stages if s.outputs[:1] == (stream,)), 0)
 
     def _alias(self, nodes: tuple[Node, ...], role: str, stream: str) -> None:
         for n in nodes:

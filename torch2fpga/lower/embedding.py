@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Embedding tables: rows by token id, rows by position, and their sum.
 
-Tables are int16 with one scale for all tables of a sum and lie in HBM; rows are gathered there.
+Tables are int16 with one scale a channel for all tables of a sum and lie in HBM; rows are gathered there.
 """
 
 from __future__ import annotations
@@ -13,12 +13,27 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from torch2fpga.design import SCALAR, WORDS, Depths, Design, Estimate, Layout, Stage, Tokens, ceil_div, tiled
+from torch2fpga import costs
+from torch2fpga.design import (
+    SCALAR,
+    WORDS,
+    Depths,
+    Design,
+    Estimate,
+    Layout,
+    Stage,
+    Tokens,
+    ceil_div,
+    tiled,
+)
 from torch2fpga.lower.registry import Operator, operator, takes
 from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.values import Axis, Const, HostValue, Refused, RowValue
 
 aten = torch.ops.aten
+
+#: a channel counts as at least this fraction of the tables' largest magnitude
+DEAD_CHANNEL = 256
 
 
 def embed(ids: Sequence[Tensor], tables: Sequence[Tensor], positions: Tensor | None, seq: int) -> Tensor:
@@ -105,15 +120,15 @@ def _quantise(q: Any, node: Node) -> None:
     tables = [q.parameter(t) for t in node.args[1]]
     if node.args[2] is not None:
         tables.append(q.parameter(node.args[2]))
-    largest = max(float(t.abs().max()) for t in tables)
-    scale = max(largest, 1e-30) / 32767
-    channels = tables[0].shape[1]
-    node.meta["affine"] = (
-        torch.full((channels,), scale, dtype=torch.float64),
-        torch.zeros(channels, dtype=torch.float64),
-    )
+    largest = torch.stack([t.abs().amax(0) for t in tables]).amax(0).to(torch.float64)
+    # A channel with outliers does not make the others coarse; the multipliers behind share one shift, so
+    # that no channel may count as much smaller than the largest.
+    scale = largest.clamp(min=max(float(largest.max()) / DEAD_CHANNEL, 1e-30)) / 32767
+    node.meta["affine"] = (scale, torch.zeros_like(scale))
+    unit = scale.float()
     node.meta["data"] = {
-        f"table{i}": torch.floor(t.float() / scale + 0.5).to(torch.int16) for i, t in enumerate(tables)
+        f"table{i}": torch.floor(t.float() / unit + 0.5).clamp(-32767, 32767).to(torch.int16)
+        for i, t in enumerate(tables)
     }
 
 
@@ -182,11 +197,13 @@ class EmbedStage(Stage):
     def cost(self, design: Design) -> Estimate:
         s = design.shape
         words, tables = row_words(self.layout, s.lanes), len(self.inputs)
-        return Estimate(
-            lut=s.lanes * 34 * tables,
-            ff=s.lanes * 64,
-            bram18=tables * 15 * ceil_div(s.tile * words, 512),
-            cycles=self.nominal_cycles(design),
+        parts = 32 // s.lanes  # blocks in a word
+        each = costs.memory(s.tile * words, 512) + costs.select(s.lanes * 16, parts) + costs.port(512)
+        sums = costs.times(s.lanes * (tables - 1), costs.add(18)) + costs.register(s.lanes * 18)
+        turns = costs.times(2, costs.multiply_constant(32, words, 32))
+        control = costs.times(2, costs.loop()) + costs.row_walk() + costs.times(5, costs.counter(8)) + turns
+        return Estimate(cycles=self.nominal_cycles(design)) + costs.total(
+            costs.times(tables, each), sums, control, costs.port(0)
         )
 
     def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:

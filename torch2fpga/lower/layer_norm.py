@@ -13,19 +13,19 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from torch2fpga import costs
 from torch2fpga.design import (
     SCALAR,
     Depths,
     Design,
     Estimate,
     Layout,
-    Stage,
     Tokens,
-    ceil_div,
     pipelined,
     tiled,
 )
 from torch2fpga.lower.registry import Operator, operator, takes
+from torch2fpga.lower.ways import WaysStage
 from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.values import Const, Refused, RowValue
 from torch2fpga.simulate.fixed import round_shift, rsqrt
@@ -86,11 +86,11 @@ operator(Operator("layer_norm", layer_norm, ("wide",), "raw", _quantise, _lower)
 
 
 @dataclass(frozen=True)
-class NormalizeStage(Stage):
+class NormalizeStage(WaysStage):
     """(x - mean) / sqrt(sum((x - mean)^2) + n eps), 24 fraction bits.
 
-    Cycles of a step: LOAD of 1; for every tile of n rows SUM of blocks * n, INVERSE of n, OUTPUT of
-    blocks * n.
+    Cycles of a step, with parts = lanes / ways: LOAD of 1; for every tile of n rows SUM of
+    blocks * n * parts, INVERSE of n, OUTPUT of blocks * n * parts.
     """
 
     layout: Layout = SCALAR
@@ -105,11 +105,16 @@ class NormalizeStage(Stage):
         layout = self.layout.closed
         return [self.rows(self.element, layout)], [self.rows("int32", layout)]
 
+    def result_bits(self) -> int:
+        """No difference is larger than the root of the sum of all squares: 2^24 and its rounding."""
+        return 26
+
     def config(self, design: Design) -> dict[str, Any]:
         return {
             "in_t": f"{self.element}_t",
             "channels": self.layout.channels,
             "blocks": self.layout.blocks(design.shape.lanes),
+            "ways": self.width(design),
         }
 
     def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
@@ -134,18 +139,33 @@ class NormalizeStage(Stage):
 
     def cost(self, design: Design) -> Estimate:
         s = design.shape
-        blocks = self.layout.blocks(s.lanes)
+        blocks, ways = self.layout.blocks(s.lanes), self.width(design)
         width = 16 if self.element == "int16" else 32
-        return Estimate(
-            dsp=s.lanes * (2 if width == 16 else 4) + 21,  # 9 of them: the mean's share of the squares
-            lut=s.lanes * (3 * 34 + 90) + 2000,
-            ff=s.lanes * 250 + 1500,
-            bram18=ceil_div(s.lanes * width, 36) * ceil_div(blocks * s.tile, 512),
-            cycles=self.nominal_cycles(design),
+        sums = width + self.layout.channels.bit_length()
+        # SUM: both sums over the channels of a cycle, then over the row
+        squares = costs.times(ways, costs.multiply(width, width))
+        trees = costs.adder_tree(ways, width) + costs.adder_tree(ways, 2 * width)
+        rows = costs.times(2, costs.add(64) + costs.registers(s.tile, 64))
+        # INVERSE: mean, deviation, inverse root
+        mean = costs.multiply(sums, 32, 64) + costs.round_shift(64)
+        share = costs.multiply_constant(width + 1, self.layout.channels, sums + 1)
+        share += costs.multiply(sums + 2, width + 1, 64)
+        inverse = mean + share + costs.times(2, costs.add(64)) + costs.compare(64) + costs.rsqrt()
+        # OUTPUT: difference, product, shift to either side
+        way = costs.add(width + 2) + costs.multiply(width + 2, 20) + costs.select(32, 3)
+        way += costs.round_shift(64) + costs.shift(64, 64)
+        chosen = costs.times(3, costs.registers(s.tile, 32)) + costs.shift(64, 64)
+        kept = costs.memory(blocks * s.tile, s.lanes * width)
+        control = costs.times(4, costs.loop()) + costs.row_walk() + costs.times(4, costs.counter(8))
+        ends = costs.port(s.lanes * width) + costs.port(512) + costs.port(s.lanes * 32)
+        ends += self.parts_cost(design, width, 0) + self.parts_cost(design, width, 32)
+        return Estimate(cycles=self.nominal_cycles(design)) + costs.total(
+            squares, trees, rows, inverse, costs.times(ways, way), chosen, kept, control, ends
         )
 
     def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
         s, rows = design.shape, 1 if self.one_row else seq
-        loops = {"SUM": self.layout.blocks(s.lanes), "INVERSE": 1, "OUTPUT": self.layout.blocks(s.lanes)}
+        parts = self.layout.blocks(s.lanes) * self.parts(design)
+        loops = {"SUM": parts, "INVERSE": 1, "OUTPUT": parts}
         sequence = sum(tiled(rows, s.tile, per_row, depth(label)) for label, per_row in loops.items())
         return self.steps * (pipelined(1, depth("LOAD")) + batch * sequence)

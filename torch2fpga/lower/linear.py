@@ -8,33 +8,40 @@ One stage is one multiplier array; its accumulators (int32) leave to requant sta
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from torch2fpga import costs
 from torch2fpga.design import (
     SCALAR,
     WORDS,
     Depths,
     Design,
     Estimate,
+    Front,
     Layout,
+    Port,
     Stage,
     Tokens,
     ceil_div,
+    nominal_depth,
     pipelined,
-    tiled,
 )
+from torch2fpga.errors import DesignError
 from torch2fpga.lower.registry import Operator, operator, takes
 from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.values import Const, Refused, RowValue, contiguous_channels
+from torch2fpga.plan.storage import fifo_cost
 
 aten = torch.ops.aten
 
 #: largest weight image of a step that is kept in URAM; larger ones are streamed for every tile
 KEEP_BYTES = 4 << 20
+#: where weights may be while rows pass (see ``MatmulStage.keep``)
+KEEPS = ("step", "resident", "streamed")
 #: float32 products of int8 operands are exact up to this many summands (2^24 / 127^2)
 EXACT_FLOAT_SUMMANDS = 1024
 
@@ -113,8 +120,13 @@ def _quantise(q: Any, node: Node) -> None:
 def _written(b: Any, node: Node) -> Layout:
     """Heads where attention reads the product; the weights' rows lie in that order at no cost."""
     closed: Layout = b.closed(node)
-    heads = [int(u.kwargs["heads"]) for u in node.users if u.op == "call_function" and "heads" in u.kwargs]
-    return Layout(heads[0], closed.channels // heads[0]) if heads else closed
+    for user in node.users:
+        if user.op == "call_function" and "heads" in user.kwargs:
+            heads = int(user.kwargs["heads"])
+            if node in user.args[1:3]:  # keys and values have fewer where heads of queries share them
+                heads //= int(user.kwargs.get("kv_groups", 1))
+            return Layout(heads, closed.channels // heads)
+    return closed
 
 
 def _lower(b: Any, nodes: Sequence[Node]) -> str:
@@ -153,38 +165,100 @@ def matmul_exact(x: Tensor, weight: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class MatmulStage(Stage):
-    """One multiplier array: tile * lanes * lanes products a cycle.
+    """One multiplier array: rows * lanes * columns products a cycle, and the process in front of it
+    that puts the rows of a tile side by side while the array works on the tile before.
 
-    Cycles: a step loads its weights (LOAD, one word a cycle; not where they are streamed), then each
-    tile of n rows takes in_blocks * n iterations (FILL) and out_blocks * max(in_blocks, tile) + n
-    (REDUCE). Streamed weights make it max(in_blocks * words, tile), words = lanes * lanes / 64. Every
-    entry of a loop adds its depth and one cycle.
+    Cycles of the array: a step loads its weights (LOAD, one word a cycle; once a launch where those of
+    all steps are kept, never where they are streamed). A sequence of t tiles is one entry of REDUCE with
+    t * out_blocks * parts * max(in_blocks, rows of a tile) + seq iterations, parts = lanes / columns.
+    The process in front takes steps * batch * seq * in_blocks iterations (JOIN).
+
+    Attributes:
+        columns: output channels a cycle, a divisor of ``lanes`` with at least 64 weights a cycle (a
+            memory word). More than ``lanes`` counts as ``lanes``; streamed weights arrive a word a
+            cycle, which feeds 64 / lanes columns whatever is asked for.
+        keep: ``step`` (weights of a step on chip while its rows pass), ``resident`` (those of all steps,
+            loaded once a launch), ``streamed`` (read again for every tile); "" is ``step`` up to
+            ``KEEP_BYTES`` a step, else ``streamed``.
     """
 
     layout_in: Layout = SCALAR
     layout_out: Layout = SCALAR
+    columns: int = 16
+    keep: str = ""
 
     header: ClassVar[str] = "matmul.hpp"
     hold: ClassVar[str] = "tile"
 
+    def __post_init__(self) -> None:
+        if self.keep and self.keep not in KEEPS:
+            raise DesignError(f"{self.name}: keep is one of {list(KEEPS)} or empty, not {self.keep!r}")
+        if self.columns not in (4, 8, 16):
+            raise DesignError(f"{self.name}: an array has 4, 8 or 16 columns, not {self.columns}")
+
+    @property
+    def weights_kept(self) -> str:
+        """``step``, ``resident`` or ``streamed``: where the weights are while rows pass."""
+        if self.keep:
+            return self.keep
+        return "streamed" if self.layout_in.channels * self.layout_out.channels > KEEP_BYTES else "step"
+
     @property
     def streamed(self) -> bool:
-        """Weights too large to keep on chip for a step."""
-        return self.layout_in.channels * self.layout_out.channels > KEEP_BYTES
+        """Weights are read again for every tile."""
+        return self.weights_kept == "streamed"
 
     @property
     def template(self) -> str:  # type: ignore[override]
         return "matmul_streamed" if self.streamed else "matmul"
 
+    def result_bits(self) -> int:
+        """Operands are symmetric: 127 * 127 at most, for every input channel."""
+        return (127 * 127 * self.layout_in.channels).bit_length() + 1
+
+    def rows_a_tile(self, design: Design) -> int:
+        """Rows that share a pass over the weights."""
+        return 1 if self.one_row else design.shape.tile
+
+    def width(self, design: Design) -> int:
+        """Output channels a cycle.
+
+        Raises:
+            DesignError: for so few columns that a cycle takes less than a memory word of weights.
+        """
+        lanes = design.shape.lanes
+        if self.streamed:
+            return 64 // lanes
+        if self.columns * lanes < 64:
+            raise DesignError(f"{self.name}: {self.columns} columns of {lanes} lanes are no 64-byte word")
+        return min(self.columns, lanes)
+
+    def parts(self, design: Design) -> int:
+        """Passes over the input channels that make an output block."""
+        return design.shape.lanes // self.width(design)
+
+    def products(self, design: Design) -> int:
+        """Products a cycle."""
+        return self.rows_a_tile(design) * design.shape.lanes * self.width(design)
+
     def carried(self) -> tuple[list[Tokens], list[Tokens]]:
         return [self.rows("int8", self.layout_in), WORDS], [self.rows("int32", self.layout_out)]
 
+    def front(self, design: Design) -> Front:
+        """The process that joins the rows of a tile; the FIFO behind it holds one tile."""
+        lanes, rows = design.shape.lanes, self.rows_a_tile(design)
+        return Front(
+            f"{self.name}_join", "join_rows", f"{self.name}_tiles", f"t2f::tile_block<{rows}, {lanes}>",
+            rows * lanes, max(2, self.layout_in.blocks(lanes)),
+        )  # fmt: skip
+
     def config(self, design: Design) -> dict[str, Any]:
         lanes = design.shape.lanes
-        return {
-            "in_blocks": self.layout_in.blocks(lanes),
-            "out_blocks": self.layout_out.blocks(lanes),
-        }
+        found: dict[str, Any] = {"tile": 1} if self.one_row else {}
+        found |= {"in_blocks": self.layout_in.blocks(lanes), "out_blocks": self.layout_out.blocks(lanes)}
+        if not self.streamed:
+            found |= {"columns": self.width(design), "resident": self.weights_kept == "resident"}
+        return found
 
     def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
         x = inputs[0]
@@ -198,48 +272,70 @@ class MatmulStage(Stage):
         return self.layout_in.blocks(lanes) * self.layout_out.blocks(lanes) * lanes * lanes // 64
 
     def weight_image(self, data: Mapping[str, Any], design: Design) -> bytes:
-        """The step's weights in the order in which the stage reads them."""
-        lanes = design.shape.lanes
+        """The step's weights in the order in which the stage reads them: for output block, for part of
+        its columns, for input block, columns x lanes bytes."""
+        lanes, columns = design.shape.lanes, self.width(design)
         w = pad_channels(pad_channels(data["weight"], self.layout_in, lanes, 1), self.layout_out, lanes, 0)
-        out_blocks, in_blocks = w.shape[0] // lanes, w.shape[1] // lanes
-        blocks = w.reshape(out_blocks, lanes, in_blocks, lanes).permute(0, 2, 1, 3)
+        parts, in_blocks = w.shape[0] // columns, w.shape[1] // lanes
+        blocks = w.reshape(parts, columns, in_blocks, lanes).permute(0, 2, 1, 3)
         return bytes(blocks.contiguous().numpy().tobytes())
 
+    def weight_port(self, design: Design, stream: str) -> Port:
+        """The memory port that feeds the stage's word stream."""
+        words = self.weight_words(design)
+        template = "read_words_per_tile" if self.streamed else "read_words"
+        config = {"steps": self.steps, "words": words, "one_row": self.one_row}
+        return Port(
+            f"{self.name}_weights_in", "", "read", "weights", self.name, words * self.steps, template,
+            (stream,), config,
+        )  # fmt: skip
+
     def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
-        s = design.shape
-        in_blocks, out_blocks = self.layout_in.blocks(s.lanes), self.layout_out.blocks(s.lanes)
+        lanes, tile = design.shape.lanes, self.rows_a_tile(design)
+        places = max(self.layout_in.blocks(lanes), tile)
         rows = 1 if self.one_row else seq
-        reduce = in_blocks * (s.lanes * s.lanes // 64 if self.streamed else 1)
-        groups = ceil_div(rows, s.tile) * out_blocks * max(reduce, s.tile)
-        load = 0 if self.streamed else pipelined(self.weight_words(design), depth("LOAD"))
-        fill = tiled(rows, s.tile, in_blocks, depth("FILL"))
-        drain = tiled(rows, s.tile, 1, depth("REDUCE"))
-        return self.steps * (load + batch * (fill + groups + drain))
+        a_tile = self.layout_out.blocks(lanes) * self.parts(design) * places
+        reduce = pipelined(ceil_div(rows, tile) * a_tile + rows, depth("REDUCE"))
+        passes = {"step": self.steps, "resident": 1, "streamed": 0}[self.weights_kept]
+        words = self.weight_words(design) * self.steps // max(1, passes)
+        load = passes * pipelined(words, depth("LOAD")) if passes else 0
+        return load + self.steps * batch * reduce
+
+    def front_cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
+        rows = 1 if self.one_row else seq
+        blocks = self.layout_in.blocks(design.shape.lanes)
+        return pipelined(self.steps * batch * rows * blocks, depth("JOIN"))
+
+    def nominal_cycles(self, design: Design) -> int:
+        size = design.shape.max_batch, design.shape.max_seq
+        front = self.front_cycles(design, *size, nominal_depth)
+        return max(front, self.cycles(design, *size, nominal_depth))
 
     def cost(self, design: Design) -> Estimate:
-        s = design.shape
-        macs = s.tile * s.lanes * s.lanes
-        in_blocks = self.layout_in.blocks(s.lanes)
-        words = 0 if self.streamed else in_blocks * self.layout_out.blocks(s.lanes)
-        return Estimate(
-            dsp=ceil_div(s.tile, 2) * s.lanes * s.lanes,
-            lut=macs // 8 * 34,  # drain adders of 32 bits, one a packed chain of 8
-            ff=2 * s.tile * s.lanes * 32,  # sums, and the result that leaves
-            bram18=tile_bram(in_blocks, design),
-            uram=ceil_div(s.lanes * s.lanes * 8, 72) * ceil_div(words, 4096),
-            cycles=self.nominal_cycles(design),
+        lanes, rows, in_blocks = (
+            design.shape.lanes,
+            self.rows_a_tile(design),
+            self.layout_in.blocks(design.shape.lanes),
         )
+        array = costs.matmul_cost(
+            rows,
+            self.width(design),
+            lanes,
+            in_blocks,
+            self.layout_out.blocks(lanes),
+            steps_kept=self.steps if self.weights_kept == "resident" else 1,
+            streamed=self.streamed,
+        )
+        front = self.front(design)
+        fifo = fifo_cost(front.depth, front.token_bytes)
+        walk = costs.loop() + costs.place(rows, in_blocks) + costs.launch_size(self.steps * in_blocks)
+        join = walk + costs.register(rows * lanes * 8) + costs.port(lanes * 8)
+        return replace(array + fifo + join, cycles=self.nominal_cycles(design))
 
     def macs(self, design: Design) -> int:
         """Useful products per launch at the compiled maximum."""
         rows = design.shape.max_batch * (1 if self.one_row else design.shape.max_seq)
         return self.steps * rows * self.layout_in.channels * self.layout_out.channels
-
-
-def tile_bram(depth: int, design: Design) -> int:
-    """BRAM18 of a buffer with a bank a row of the tile: one byte a lane wide, ``depth`` tokens deep."""
-    s = design.shape
-    return s.tile * ceil_div(s.lanes * 8, 36) * ceil_div(depth, 512)
 
 
 def pad_channels(value: Tensor, layout: Layout, lanes: int, dim: int) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from torch2fpga import costs
 from torch2fpga.design import (
     ELEMENTS,
     SCALAR,
@@ -69,7 +70,12 @@ class FlowStage(Stage):
 
     def cost(self, design: Design) -> Estimate:
         width = self.like.token_bytes(design.shape.lanes) * 8
-        return Estimate(lut=60, ff=width, cycles=self.nominal_cycles(design))
+        sources, sinks = len(self.inputs), len(self.outputs)
+        ends = costs.times(sources, costs.port(width)) + costs.times(sinks, costs.port(0))
+        choice = costs.select(width, sources) if sources > 1 else Estimate()
+        control = costs.loop() + costs.launch_size(self.passes * self.like.tokens_per_row(design.shape))
+        which = costs.compare(32) if isinstance(self, LoopEnterStage | LoopExitStage) else Estimate()
+        return Estimate(cycles=self.nominal_cycles(design)) + costs.total(ends, choice, control, which)
 
     def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
         rows, blocks = 1 if self.one_row else seq, self.like.tokens_per_row(design.shape)
@@ -102,8 +108,27 @@ class RelayStage(FlowStage):
         return self.uses
 
     def config(self, design: Design) -> dict[str, Any]:
-        base = super().config(design)
-        return {**base, "uses": self.uses, "max_tokens": tokens_per_launch(self.like, design, self.uses)}
+        kind, scores = self.like.kind, self.like.kind == "scores"
+        s, rows = design.shape, 1 if self.one_row else design.shape.max_seq
+        return {
+            **super().config(design),
+            "blocks": self.like.layout.groups if scores else self.like.tokens_per_row(s),
+            "uses": self.uses,
+            "per_row": kind != "mask",
+            "per_keys": kind in ("mask", "scores"),
+            "max_tokens": self.tokens(design, s.max_batch, rows),
+        }
+
+    def tokens(self, design: Design, batch: int, seq: int) -> int:
+        """Tokens of a launch of ``batch`` sequences of ``seq`` rows."""
+        lanes, kind = design.shape.lanes, self.like.kind
+        keys = ceil_div(seq, lanes)
+        each = {"mask": keys, "scores": seq * keys * self.like.layout.groups}
+        per_sequence = each.get(kind, seq * self.like.tokens_per_row(design.shape))
+        return self.uses * batch * per_sequence
+
+    def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
+        return pipelined(self.tokens(design, batch, 1 if self.one_row else seq), depth(self.label))
 
     def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
         assert inputs[0] is not None
@@ -171,7 +196,13 @@ class UnpackStage(Stage):
         return [inputs[0]]
 
     def cost(self, design: Design) -> Estimate:
-        return Estimate(lut=600, ff=1100, cycles=self.nominal_cycles(design))
+        config = self.config(design)
+        token = design.shape.lanes * 8 * config["value_bytes"]
+        parts = costs.select(token, config["vectors_per_word"]) + costs.counter(4)
+        control = costs.loop() + costs.launch_size(config["blocks"])
+        return Estimate(cycles=self.nominal_cycles(design)) + costs.total(
+            parts, control, costs.port(512), costs.port(token)
+        )
 
     def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
         config, rows = self.config(design), 1 if self.one_row else seq
@@ -203,7 +234,14 @@ class PackStage(Stage):
         return [inputs[0]]
 
     def cost(self, design: Design) -> Estimate:
-        return Estimate(lut=600, ff=1100, cycles=self.nominal_cycles(design))
+        config = self.config(design)
+        token = design.shape.lanes * 8 * config["value_bytes"]
+        # Bits of the word that is filled have an enable each part, and no choice in front of them.
+        parts = Estimate(lut=token // 2 + config["vectors_per_word"]) + costs.counter(4)
+        control = costs.loop() + costs.launch_size(config["blocks"]) + costs.compare(32)
+        return Estimate(cycles=self.nominal_cycles(design)) + costs.total(
+            parts, control, costs.port(token), costs.port(512)
+        )
 
     def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
         config, rows = self.config(design), 1 if self.one_row else seq

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from torch2fpga.passes.nodes import Node
@@ -74,9 +75,11 @@ def operator_of(node: Node) -> Operator:
 
 
 def supported() -> dict[str, list[str]]:
-    """operator name -> ATen targets that reach it (for documentation and ``explain``)."""
+    """operator name -> targets that reach it (for documentation and ``explain``)."""
     table: dict[str, list[str]] = {}
     for target, handler in HANDLERS.items():
         module = handler.__module__.rsplit(".", 1)[-1]
-        table.setdefault(module, []).append(str(target).removeprefix("aten."))
+        # A function of ours stands for a pattern that a pass has recognised.
+        name = target.__name__ if isinstance(target, FunctionType) else str(target)
+        table.setdefault(module, []).append(name.removeprefix("aten."))
     return {name: sorted(set(targets)) for name, targets in sorted(table.items())}

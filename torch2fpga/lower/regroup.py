@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
-from torch2fpga.design import ELEMENTS, SCALAR, Depths, Design, Estimate, Layout, Stage, Tokens, pipelined
+from torch2fpga import costs
+from torch2fpga.design import (
+    ELEMENTS,
+    SCALAR,
+    Depths,
+    Design,
+    Estimate,
+    Layout,
+    Stage,
+    Tokens,
+    pipelined,
+)
 from torch2fpga.passes.nodes import Node
 
 if TYPE_CHECKING:
@@ -96,11 +107,13 @@ class RegroupStage(Stage):
 
     def cost(self, design: Design) -> Estimate:
         s, bits = design.shape, 8 * ELEMENTS[self.element][1]
-        turns = s.lanes.bit_length() - 1  # levels of two-way choices, two of them in a LUT
-        return Estimate(
-            lut=s.lanes * (60 + bits * (turns + 2) // 2 + s.tile * bits * 5 // 16),
-            ff=s.lanes * bits * (2 + s.tile),
-            cycles=self.nominal_cycles(design),
+        token, blocks = s.lanes * bits, self.grouped.blocks(s.lanes)
+        moved = costs.shift(token, s.lanes) + costs.times(2, costs.select(token))
+        lanes = costs.times(s.lanes, costs.compare(s.lanes.bit_length()))
+        groups = costs.times(2, costs.counter(8)) + costs.add(8)
+        control = costs.loop() + costs.place(s.tile, blocks) + costs.launch_size(self.steps * blocks)
+        return Estimate(cycles=self.nominal_cycles(design)) + costs.total(
+            moved, lanes, costs.registers(s.tile, token), groups, control, costs.port(token), costs.port(0)
         )
 
     def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:

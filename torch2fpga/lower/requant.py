@@ -15,9 +15,20 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from torch2fpga.design import SCALAR, Depths, Design, Estimate, Layout, Stage, Tokens, ceil_div, pipelined
+from torch2fpga import costs
+from torch2fpga.design import (
+    ELEMENTS,
+    SCALAR,
+    Depths,
+    Design,
+    Estimate,
+    Layout,
+    Tokens,
+    pipelined,
+)
 from torch2fpga.errors import CompileError
 from torch2fpga.lower.linear import pad_channels
+from torch2fpga.lower.ways import WaysStage
 from torch2fpga.simulate.fixed import round_shift, saturate
 
 MULTIPLIER_BITS = 17
@@ -71,14 +82,17 @@ def multiplier(ratio: Tensor, offset: Tensor, where: str) -> Multiplier:
 
 
 @dataclass(frozen=True)
-class RequantStage(Stage):
-    """``x`` to a format of ``bits`` bits; one token a cycle.
+class RequantStage(WaysStage):
+    """``x`` to a format of ``bits`` bits; ``ways`` channels a cycle.
 
     With ``scaled`` the rows carry a power-of-two exponent each (second input) and a zero point,
     whose share of the accumulator (``offset``) is added first.
 
-    Cycles of a step: LOAD of 1 + 2 * blocks words (``scaled``: 1 + 3 * blocks), ROW of
-    batch * seq * blocks tokens.
+    Cycles of a step, with parts = lanes / ways: LOAD of 1 + 2 * blocks * parts (``scaled``: 3 instead
+    of 2), ROW of batch * seq * blocks * parts.
+
+    Attributes:
+        value_bits: width that the values of ``x`` are known to need; 0 is that of ``in_element``.
     """
 
     layout: Layout = SCALAR
@@ -87,12 +101,20 @@ class RequantStage(Stage):
     bits: int = 8
     relu: bool = False
     scaled: bool = False
+    value_bits: int = 0
 
     header: ClassVar[str] = "requant.hpp"
 
     @property
     def template(self) -> str:  # type: ignore[override]
         return "requant_scaled" if self.scaled else "requant"
+
+    @property
+    def in_bits(self) -> int:
+        """Width of a value that is multiplied. An offset is a sum of the same products as the value,
+        with a zero point of at most 127 in place of the rows' own values: a bit more for both."""
+        full = 8 * ELEMENTS[self.in_element][1]
+        return min(full, (self.value_bits or full) + self.scaled)
 
     def carried(self) -> tuple[list[Tokens], list[Tokens]]:
         exponents = [Tokens("exponents", one_row=self.one_row)] if self.scaled else []
@@ -106,6 +128,8 @@ class RequantStage(Stage):
             "blocks": self.layout.blocks(design.shape.lanes),
             "out_bits": self.bits,
             "relu": self.relu,
+            "ways": self.width(design),
+            "in_bits": self.in_bits,
         }
 
     def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
@@ -142,17 +166,24 @@ class RequantStage(Stage):
         return words
 
     def cost(self, design: Design) -> Estimate:
-        s = design.shape
-        blocks = self.layout.blocks(s.lanes)
-        return Estimate(
-            dsp=2 * s.lanes,
-            lut=s.lanes * (34 + 60 + (90 if self.scaled else 0)),
-            ff=s.lanes * 192,
-            bram18=(3 if self.scaled else 2) * ceil_div(s.lanes * 32, 36) * ceil_div(blocks, 512),
-            cycles=self.nominal_cycles(design),
+        s, bits = design.shape, 8 * ELEMENTS[self.in_element][1]
+        blocks, ways, parts = self.layout.blocks(s.lanes), self.width(design), self.parts(design)
+        way = costs.requantize(self.in_bits, self.bits, self.scaled)
+        depth = blocks * parts
+        # Each way has memories of its own (array_partition).
+        kept = costs.memory(depth, MULTIPLIER_BITS + 1)
+        kept += costs.times(1 + self.scaled, costs.memory(depth, 32))
+        half = costs.shift(64, 64)  # of the rounding, the same for all lanes
+        exponents = costs.registers(s.tile, 8) + costs.port(8) if self.scaled else Estimate()
+        control = costs.times(2, costs.loop()) + costs.place(s.tile, blocks) + costs.launch_size(blocks)
+        ends = costs.port(s.lanes * bits) + costs.port(512) + costs.port(s.lanes * self.bits)
+        ends += self.parts_cost(design, bits, self.bits)
+        return Estimate(cycles=self.nominal_cycles(design)) + costs.total(
+            costs.times(ways, way + kept), half, exponents, control, ends
         )
 
     def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
-        blocks, rows = self.layout.blocks(design.shape.lanes), 1 if self.one_row else seq
-        load = pipelined(1 + (3 if self.scaled else 2) * blocks, depth("LOAD"))
-        return self.steps * (load + pipelined(batch * rows * blocks, depth("ROW")))
+        parts = self.layout.blocks(design.shape.lanes) * self.parts(design)
+        rows = 1 if self.one_row else seq
+        load = pipelined(1 + (3 if self.scaled else 2) * parts, depth("LOAD"))
+        return self.steps * (load + pipelined(batch * rows * parts, depth("ROW")))

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from torch2fpga import costs
 from torch2fpga.design import (
     ELEMENTS,
     SCALAR,
@@ -18,6 +19,7 @@ from torch2fpga.design import (
     Design,
     Estimate,
     Layout,
+    Shape,
     Stage,
     Tokens,
     ceil_div,
@@ -31,8 +33,9 @@ aten = torch.ops.aten
 
 
 def select_row(x: Tensor, row: int) -> Tensor:
-    """Row ``row`` of every sequence: (batch, seq, channels) to (batch, 1, channels)."""
-    return x[:, row : row + 1]
+    """Row ``row`` of every sequence, from its end if negative: (batch, seq, channels) to (batch, 1,
+    channels)."""
+    return x[:, row:][:, :1]
 
 
 def slice_channels(x: Tensor, start: int, size: int) -> Tensor:
@@ -52,10 +55,10 @@ def _select(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -
         raise Refused("selects from something that is not the model's data")
     dim %= len(x.dims)
     axes = x.dims[dim]
-    index %= max(x.shape[dim], 1)
     rest = (*x.dims[:dim], *x.dims[dim + 1 :])
-    if axes == (x.seq,):
+    if axes == (x.seq,):  # rows that the model counts from the end stay so: lengths differ at run time
         return _row(ctx, node, x, index, rest)
+    index %= max(x.shape[dim], 1)
     if not axes:
         return replace(x, dims=rest)
     if axes == x.channels[:1] and len(x.channels) > 1:
@@ -77,11 +80,13 @@ def _slice(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) ->
         raise Refused("slices something that is not the model's data")
     dim, start = (args[1] if len(args) > 1 else 0) % len(x.dims), args[2] if len(args) > 2 else 0
     size, step = node.meta["val"].shape[dim], args[4] if len(args) > 4 else 1
-    start = (start or 0) if (start or 0) >= 0 else start + x.shape[dim]
+    start = start or 0
+    start = start if start >= -x.shape[dim] else 0  # torch clamps
     if size == x.shape[dim]:
         return x
+    first = start if start >= 0 else start + x.shape[dim]
     if step == 1 and dim == len(x.dims) - 1 and x.channels_last():
-        return contiguous_channels(ctx.emit(node, slice_channels, [x.node, start, size]), x, size)
+        return contiguous_channels(ctx.emit(node, slice_channels, [x.node, first, size]), x, size)
     if x.dims[dim] == (x.seq,) and size == 1:
         return _row(ctx, node, x, start, (*x.dims[:dim], (), *x.dims[dim + 1 :]))
     raise Refused(f"slices dimension {dim} of {x.shape}; only channels, or one token, can be sliced")
@@ -198,10 +203,16 @@ class SelectRowStage(Stage):
 
     def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
         assert inputs[0] is not None
-        return [inputs[0][:, self.row : self.row + 1]]
+        return [select_row(inputs[0], self.row)]
 
     def cost(self, design: Design) -> Estimate:
-        return Estimate(lut=100, ff=design.shape.lanes * 32, cycles=self.nominal_cycles(design))
+        s, blocks = design.shape, self.layout.blocks(design.shape.lanes)
+        token = s.lanes * 8 * ELEMENTS[self.element][1]
+        which = costs.times(2, costs.add(32)) + costs.compare(32)
+        control = costs.loop() + costs.place(s.tile, blocks) + costs.launch_size(self.steps * blocks)
+        return Estimate(cycles=self.nominal_cycles(design)) + costs.total(
+            which, control, costs.port(token), costs.port(0)
+        )
 
     def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
         rows, blocks = 1 if self.one_row else seq, self.layout.blocks(design.shape.lanes)
@@ -245,12 +256,14 @@ class SliceStage(Stage):
         return [inputs[0][..., self.start : self.start + self.layout.channels]]
 
     def cost(self, design: Design) -> Estimate:
-        s, bits = design.shape, 8 * ELEMENTS[self.element][1]
-        held = s.tile if self.start % s.lanes else 0
-        return Estimate(
-            lut=s.lanes * (40 + held * bits * 5 // 16),
-            ff=s.lanes * bits * (2 + held),
-            cycles=self.nominal_cycles(design),
+        s, token = design.shape, design.shape.lanes * 8 * ELEMENTS[self.element][1]
+        blocks = max(
+            self.layout_in.blocks(s.lanes), ceil_div(self.start, s.lanes) + self.layout.blocks(s.lanes)
+        )
+        held = costs.registers(s.tile, token) if self.start % s.lanes else Estimate()
+        cut = Estimate(lut=token // 2) if self.layout.channels % s.lanes else Estimate()
+        return Estimate(cycles=self.nominal_cycles(design)) + costs.total(
+            held, cut, joining_control(s, self.steps, blocks), costs.port(token), costs.port(0)
         )
 
     def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
@@ -260,9 +273,16 @@ class SliceStage(Stage):
         return pipelined(self.steps * batch * rows * blocks, depth("SLICE"))
 
 
+def joining_control(shape: Shape, steps: int, blocks: int) -> Estimate:
+    """Loop of a stage that visits ``blocks`` blocks of every row and asks which of them it has."""
+    asks = costs.times(3, costs.compare(max(1, blocks.bit_length())))
+    return costs.loop() + costs.place(shape.tile, blocks) + costs.launch_size(steps * blocks) + asks
+
+
 def rows_needed(design: Design) -> int:
     """Rows that every sequence must have: the design takes one of them by its number."""
-    return 1 + max((s.row for s in design.stages if isinstance(s, SelectRowStage)), default=0)
+    numbers = [s.row for s in design.stages if isinstance(s, SelectRowStage)]
+    return max((-n if n < 0 else n + 1 for n in numbers), default=1)
 
 
 @dataclass(frozen=True)
@@ -304,12 +324,13 @@ class ConcatStage(Stage):
         return [torch.cat((inputs[0], inputs[1]), dim=-1)]
 
     def cost(self, design: Design) -> Estimate:
-        s, bits = design.shape, 8 * ELEMENTS[self.element][1]
-        held = s.tile if self.layout_a.channels % s.lanes else 0
-        return Estimate(
-            lut=s.lanes * (60 + held * bits * 5 // 16),
-            ff=s.lanes * bits * (2 + held),
-            cycles=self.nominal_cycles(design),
+        s, token = design.shape, design.shape.lanes * 8 * ELEMENTS[self.element][1]
+        blocks = self.layout_a.blocks(s.lanes) + self.layout_b.blocks(s.lanes)
+        turned = self.layout_a.channels % s.lanes != 0
+        held = costs.registers(s.tile, token) + costs.select(token, 3) if turned else Estimate()
+        ends = costs.times(2, costs.port(token)) + costs.port(0)
+        return Estimate(cycles=self.nominal_cycles(design)) + costs.total(
+            held, costs.select(token), joining_control(s, self.steps, blocks), ends
         )
 
     def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Products and quotients with a scalar: folded into attention scores or the linear layer before."""
+"""Products and quotients with a scalar: folded into attention scores or the linear layer before. Products
+of two values are those of multiply.py."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ import torch
 
 from torch2fpga.lower.attention import scale_scores
 from torch2fpga.lower.linear import linear
+from torch2fpga.lower.multiply import product
 from torch2fpga.lower.registry import takes
 from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.values import Const, Refused, RowValue, Scores
@@ -43,7 +45,7 @@ def _mul(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> A
     for x, factor in ((a, _scalar(b)), (b, _scalar(a))):
         if factor is not None:
             return _scaled(ctx, node, x, factor)
-    raise Refused("an elementwise product of two tensors")
+    return product(ctx, node, a, b)
 
 
 @takes(aten.div.Tensor, aten.div.Scalar)

@@ -11,7 +11,7 @@ import torch
 
 from torch2fpga.lower.registry import takes
 from torch2fpga.passes.nodes import Node
-from torch2fpga.passes.values import Refused, RowValue, Scores, split_axes
+from torch2fpga.passes.values import Axis, Refused, RowValue, Scores, split_axes
 
 aten = torch.ops.aten
 
@@ -60,7 +60,24 @@ def _permute(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) 
     return replace(x, dims=tuple(x.dims[i] for i in args[1]))
 
 
-@takes(aten.clone.default, aten.contiguous.default, aten.expand.default, aten._to_copy.default)
+@takes(aten.expand.default)
+def _expand(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """Repetition along a dimension of size 1: a new axis, which moves no data.
+
+    It belongs to neither rows nor channels, so that all but attention (whose queries may share heads of
+    keys and values) refuse it.
+    """
+    x, shape = args[0], tuple(node.meta["val"].shape)
+    if not isinstance(x, RowValue) or len(shape) != len(x.dims):
+        return _copy(ctx, node, args, kwargs)
+    dims = tuple(
+        (Axis(want),) if have == 1 and want != 1 else dim
+        for dim, have, want in zip(x.dims, x.shape, shape, strict=True)
+    )
+    return replace(x, dims=dims)
+
+
+@takes(aten.clone.default, aten.contiguous.default, aten._to_copy.default)
 def _copy(ctx: Any, node: Node, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     x = args[0]
     if isinstance(x, RowValue) and tuple(node.meta["val"].shape) != x.shape:

@@ -41,6 +41,7 @@ class Canonicaliser:
         self.values: dict[Node, Any] = {}
         self.refusals: list[Refusal] = []
         self.mask_cache: dict[Any, Any] = {}
+        self.frequencies: dict[tuple[float, ...], Tensor] = {}
         self.single_row = Axis(1)
         self.mapping: list[tuple[str, str, str]] = []
         self.output_views: list[dict[str, Any]] = []
@@ -227,6 +228,8 @@ class Canonicaliser:
                 continue
             if not isinstance(value, RowValue):
                 raise Refused(f"output {i} does not come from the model's data")
+            if any(a not in (value.batch, value.seq, *value.channels) for d in value.dims for a in d):
+                raise Refused(f"output {i} is a repetition of the model's data")
             results.append(value)
         self.graph.output(tuple(v.node for v in results))
         self.output_views = [_view_recipe(v) for v in results]

@@ -20,10 +20,17 @@ from torch2fpga.passes.values import Const, HostValue, Refused, RowValue
 
 @dataclass(frozen=True)
 class Mask:
-    """What a mask means: an input with one flag a key (or None), and whether it is causal."""
+    """What a mask means.
+
+    Attributes:
+        input: one flag a key, or None.
+        causal: no key behind the query.
+        window: a causal query sees this many keys, itself included; 0 is all of them.
+    """
 
     input: Node | None
     causal: bool
+    window: int = 0
 
 
 def _as_bool(value: Tensor) -> Tensor:
@@ -37,18 +44,32 @@ def _as_bool(value: Tensor) -> Tensor:
     return allowed
 
 
-def _pattern(value: Tensor, seq: int) -> bool:
-    """True for causal, False for all allowed."""
+def band(seq: int, causal: bool, window: int) -> Tensor:
+    """(query, key) pairs that a mask allows."""
+    allowed = torch.ones(seq, seq, dtype=torch.bool)
+    if causal:
+        allowed = allowed.tril()
+    return allowed.triu(1 - window) if window else allowed
+
+
+def _pattern(value: Tensor, seq: int) -> tuple[bool, int]:
+    """(causal, window) of a mask without padding; (False, 0) where all is allowed."""
     flat = _as_bool(value)
     while flat.dim() > 2:
         if not bool((flat == flat[:1]).all()):
             raise Refused("a mask that differs between sequences or heads")
         flat = flat[0]
     if bool(flat.all()):
-        return False
-    if flat.shape == (seq, seq) and torch.equal(flat, torch.ones(seq, seq, dtype=torch.bool).tril()):
-        return True
-    raise Refused("a mask that is neither padding nor causal", "sliding windows and biases come later")
+        return False, 0
+    if flat.shape == (seq, seq):
+        window = int(flat[-1].sum())
+        for found in (0, window):
+            if torch.equal(flat, band(seq, True, found)):
+                return True, found
+    raise Refused(
+        "a mask that is neither padding nor causal (nor a causal sliding window)",
+        "windows to both sides and biases come later",
+    )
 
 
 def _probes(batch: int, seq: int) -> list[Tensor]:
@@ -65,13 +86,13 @@ def classify_mask(ctx: Any, mask: Any, query: RowValue) -> Mask:
     """What ``mask`` (None, a constant or a computed tensor) means for attention over ``query``.
 
     Raises:
-        Refused: if it is not padding, causal or both.
+        Refused: if it is not padding, causal (perhaps with a sliding window) or both.
     """
     batch, seq = query.batch.size, query.seq.size
     if mask is None:
         return Mask(None, False)
     if isinstance(mask, Const):
-        return Mask(None, _pattern(mask.value, seq))
+        return Mask(None, *_pattern(mask.value, seq))
     if not isinstance(mask, HostValue):
         raise Refused("an attention mask that is computed from the model's data")
     inputs = ctx.host_inputs(mask.node)
@@ -81,15 +102,13 @@ def classify_mask(ctx: Any, mask: Any, query: RowValue) -> Mask:
     if key in ctx.mask_cache:
         return ctx.mask_cache[key]
     dtype = inputs[0].meta["val"].dtype
-    causal = _pattern(ctx.evaluate(mask.node, {inputs[0]: torch.ones(batch, seq).to(dtype)}), seq)
-    allowed = torch.ones(seq, seq, dtype=torch.bool)
-    if causal:
-        allowed = allowed.tril()
+    causal, window = _pattern(ctx.evaluate(mask.node, {inputs[0]: torch.ones(batch, seq).to(dtype)}), seq)
+    allowed = band(seq, causal, window)
     for probe in _probes(batch, seq):
         value = _as_bool(ctx.evaluate(mask.node, {inputs[0]: probe.to(dtype)}))
         expected = (probe != 0)[:, None, None, :] & allowed
         if not torch.equal(value.expand(batch, 1, seq, seq), expected):
             raise Refused("a computed mask that is not padding of keys (and causal)")
-    found = Mask(ctx.input(inputs[0]), causal)
+    found = Mask(ctx.input(inputs[0]), causal, window)
     ctx.mask_cache[key] = found
     return found

@@ -5,10 +5,12 @@ What each consumer wants decides the formats of a value:
 
 * ``mac``: int8 for a multiplier array; static with a smoothing scale a channel (exponent searched
   on the calibration rows, Xiao et al., SmoothQuant, 2023, equation 4), or, behind a table
-  activation, a power-of-two exponent a row;
+  activation or an elementwise product, a power-of-two exponent a row;
 * ``attn``: int8 with a scale a channel; query and key channels are balanced against each other;
 * ``wide``: the residual, int16 behind norms, 24 bits where adds follow each other (pre-norm);
-* ``act``: 24 bits with 14 fraction bits, the input of the activation tables.
+* ``act``: 24 bits with 14 fraction bits, the input of the activation tables;
+* ``factor``: int16 with a scale a channel, the second operand of an elementwise product;
+* ``rotary``: int16 with a scale a pair of neighbouring channels, which are rotated into each other.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from torch2fpga.errors import CompileError, DesignError
 from torch2fpga.lower.activation import ZERO_POINTS, activation
 from torch2fpga.lower.add import add
 from torch2fpga.lower.linear import linear, quantise_weight
+from torch2fpga.lower.multiply import multiply, product_scale
 from torch2fpga.lower.registry import OPERATORS
 from torch2fpga.lower.rows import concat_channels, select_row, slice_channels
 from torch2fpga.passes.calibrate import Statistics
@@ -49,7 +52,7 @@ class Format:
     """An integer format of a value.
 
     Attributes:
-        role: ``mac``, ``attn``, ``wide`` or ``act``.
+        role: ``mac``, ``attn``, ``wide``, ``act``, ``factor`` or ``rotary``.
         bits: width; 8-bit fields are symmetric.
         scale: (channels,) real value of one unit.
         dynamic: every row carries a power-of-two exponent on top.
@@ -100,7 +103,8 @@ class Quantiser:
         """The format in which ``node`` is wanted for ``role`` (decided once)."""
         formats = node.meta.setdefault("formats", {})
         if role not in formats:
-            make = {"mac": self._mac, "attn": self._attn, "act": self._act, "wide": self._wide_format}
+            make = {"mac": self._mac, "attn": self._attn, "act": self._act, "wide": self._wide_format,
+                    "factor": self._factor, "rotary": self._rotary}  # fmt: skip
             formats[role] = make[role](node)
         return formats[role]
 
@@ -168,12 +172,22 @@ class Quantiser:
             return Format("attn", 8, self._largest(node) / 127)
         if node not in (q, k) or q is k or q is v or k is v:
             raise CompileError(f"{user.meta['path']}: query, key and value must be different tensors")
-        heads = int(user.kwargs["heads"])
-        largest_q, largest_k = (self._largest(n).reshape(heads, -1) for n in (q, k))
-        balance = (largest_q / largest_k).sqrt()
-        both = (largest_q * largest_k).sqrt().amax(1, keepdim=True)
-        scale = both / 127 * (balance if node is q else 1 / balance)
-        return Format("attn", 8, scale.reshape(-1))
+        heads, shared = int(user.kwargs["heads"]), int(user.kwargs["kv_groups"])
+        groups = heads // shared
+        largest_q = self._largest(q).reshape(groups, shared, -1)
+        largest_k = self._largest(k).reshape(groups, 1, -1)
+        # One balance a head of keys: within a head of queries the products of scales are one constant.
+        balance = (largest_q.amax(1, keepdim=True) / largest_k).sqrt()
+        scaled = largest_q / balance if node is q else largest_k * balance
+        unit = scaled.amax(2, keepdim=True) / 127
+        return Format("attn", 8, (unit * balance if node is q else unit / balance).reshape(-1))
+
+    def _factor(self, node: Node) -> Format:
+        return Format("factor", 16, self._largest(node) * WIDE_MARGIN[16] / 2.0**15)
+
+    def _rotary(self, node: Node) -> Format:
+        pairs = self._largest(node).reshape(-1, 2).amax(1, keepdim=True)
+        return Format("rotary", 16, (pairs * WIDE_MARGIN[16] / 2.0**15).expand(-1, 2).reshape(-1))
 
     def _largest(self, node: Node) -> Tensor:
         """Largest magnitude of each channel, bounded from below by the tensor's.
@@ -190,6 +204,8 @@ class Quantiser:
             scale = torch.full((channels,), 2.0**-14, dtype=torch.float64)
             zero_point = ZERO_POINTS[str(node.kwargs["kind"])]
             return Format("mac", 8, scale, dynamic=True, zero_point=zero_point)
+        if node.target is multiply:
+            return Format("mac", 8, product_scale(self.format(node.args[1], "factor").scale), dynamic=True)
         weights = torch.cat([self.parameter(u.args[1]) for u in demands(node)["mac"]])
         step = max(1, weights.shape[0] // SEARCH_CHANNELS)
         scale = search_smoothing(self.stats[node.name].sample(), self._largest(node), weights, step)
@@ -276,7 +292,7 @@ def sampled_nodes(module: fx.GraphModule) -> set[str]:
     """Names of nodes whose calibration rows the search needs."""
     found = set()
     for node in module.graph.nodes:
-        data = node.op in ("call_function", "placeholder") and node.target is not activation
+        data = node.op in ("call_function", "placeholder") and node.target not in (activation, multiply)
         if data and "mac" in demands(node):
             found.add(node.name)
     return found

@@ -19,6 +19,7 @@ from torch2fpga.lower.activation import activation
 from torch2fpga.lower.embedding import embed
 from torch2fpga.lower.layer_norm import layer_norm
 from torch2fpga.lower.linear import linear
+from torch2fpga.lower.multiply import multiply
 from torch2fpga.lower.rows import concat_channels, slice_channels
 from torch2fpga.passes.fold_constants import attribute
 from torch2fpga.passes.manager import GraphPass
@@ -161,7 +162,10 @@ def _layers_differ(
     for first, position in carried:
         enters = [u for u in first.users if u in blocks[0]]
         sources = [(first, enters), *((b[position], list(b[position].users)) for b in blocks[:-1])]
-        if any(n.target is activation and any(u.target is linear for u in users) for n, users in sources):
+        if any(
+            n.target in (activation, multiply) and any(u.target is linear for u in users)
+            for n, users in sources
+        ):
             return True
         if len({width[first], *(width[b[position]] for b in blocks)}) > 1:
             return True

@@ -8,24 +8,38 @@ tile, so a stage that joins channels takes a whole tile of its first input befor
 second: that one must hold back a tile even where both come from the same fork. The feedback of the
 layer loop holds all rows of a launch, because the first stages of the next layer may not start
 before this layer is done.
+
+A stream between SLRs passes register stages and a relay. Beside it nothing waits in rows, but a path
+that does not cross must hold back a token for every cycle that the other is later, or the register
+stages would cost throughput (the balancing of reconvergent paths of AutoBridge and TAPA).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from torch2fpga.boards import U280, Board
 from torch2fpga.design import Design, Stage, ceil_div
 from torch2fpga.lower.plumbing import LoopEnterStage, RelayStage
+from torch2fpga.plan.wires import link_ends
 
 #: tokens of slack on streams that no join waits for
 MINIMUM = 16
 
+#: cycles that a token takes through a relay and the FIFO behind it, with room to spare
+RELAY_CYCLES = 8
 
-def size_fifos(design: Design) -> Design:
-    """The design with the depth of every row stream set."""
+
+def size_fifos(design: Design, board: Board = U280) -> Design:
+    """The design with the depth of every row stream set.
+
+    Args:
+        board: register stages of a boundary between SLRs.
+    """
     s = design.shape
     arrival: dict[str, int] = {}
     depth: dict[str, int] = {}
+    delay = crossing_delays(design, board)
     writer = {name: stage.group for stage in design.stages for name in stage.outputs}
     for stage in design.stages:
         inputs = [i for i in stage.inputs if design.streams[i].kind in ("rows", "exponents", "scores")]
@@ -33,9 +47,12 @@ def size_fifos(design: Design) -> Design:
             ready = max((arrival.get(i, 0) for i in inputs), default=0)
         else:
             ready = _ready(stage, inputs, arrival, design)
+        latest = max((delay.get(i, 0) for i in inputs), default=0)
         for name in inputs:
             stream = design.streams[name]
-            rows = 0 if _reads_whole_first(stage, name) else ready - arrival.get(name, 0)
+            rows = _in_advance(stage, s.max_batch, s.max_seq)
+            if not _reads_whole_first(stage, name):
+                rows = ready - arrival.get(name, 0)
             if any(stage.inputs[i] == name for i in stage.tile_late):
                 rows += s.tile
             if isinstance(stage, LoopEnterStage):
@@ -44,7 +61,8 @@ def size_fifos(design: Design) -> Design:
                 continue
             if stage.group == "after" and writer.get(name) == "before":
                 rows = s.max_batch * s.max_seq  # waits for the whole layer loop
-            depth[name] = _depth(rows, stream.tokens_per_row(s), s.tile)
+            # a token a cycle at most passes while the other path is late
+            depth[name] = _depth(rows, stream.tokens_per_row(s), s.tile) + latest - delay.get(name, 0)
         hold = {"tile": s.tile, "seq": s.max_seq}.get(stage.hold, 0)
         for name in stage.outputs:
             arrival[name] = ready + hold
@@ -55,11 +73,34 @@ def size_fifos(design: Design) -> Design:
     return replace(design, streams=streams)
 
 
+def crossing_delays(design: Design, board: Board) -> dict[str, int]:
+    """stream -> cycles that links and their relays add on the slowest path to it.
+
+    The layer loop begins again at zero: what it returns is waited for anyway.
+    """
+    registers = {name: abs(a - b) * board.crossing_cycles for name, (a, b) in link_ends(design).items()}
+    found: dict[str, int] = {}
+    for stage in design.stages:
+        latest = 0
+        if not isinstance(stage, LoopEnterStage):
+            latest = max((found.get(i, 0) + registers.get(i, 0) for i in stage.inputs), default=0)
+        if isinstance(stage, RelayStage):
+            latest += RELAY_CYCLES
+        found.update(dict.fromkeys(stage.outputs, latest))
+    return found
+
+
 def _depth(rows: int, tokens: int, tile: int) -> int:
     """Tokens for ``rows`` rows and two tiles of slack."""
     if rows <= 0:
         return max(MINIMUM, 2 * tile)
     return (rows + 2 * tile) * tokens
+
+
+def _in_advance(stage: Stage, batch: int, seq: int) -> int:
+    """Rows of the next sequence (or step) that pile up while a stage still works on the last one, so
+    that what makes them need not wait: a whole sequence, where there is another."""
+    return seq if stage.steps * batch > 1 else 0
 
 
 def _reads_whole_first(stage: Stage, name: str) -> bool:

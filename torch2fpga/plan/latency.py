@@ -6,7 +6,9 @@ Tiles of rows are followed through the stages. For tile t of stage i
 where fill is the time to take a tile in (one token a cycle), work what the stage's closed form
 (``Stage.cycles``) leaves per tile beyond that, and the arrival is ``done`` of the stage before.
 Attention takes all keys (or values) of a sequence first. A stage with weights loads those of its next
-step when it is through with the last one, at the port's rate. The layer loop hands tile t of
+step when it is through with the last one, at the port's rate, or those of all steps before its first one.
+A multiplier array takes the blocks of a tile as they come together in the FIFO in front of it, which goes on
+while the array works on the tile before. The layer loop hands tile t of
 a layer to the next one as soon as it is done. FIFOs never fill up in this model.
 
 The timed run of the emitted code is held against it (tests/timing, benchmarks/timed.py).
@@ -47,13 +49,22 @@ class LatencyEstimate:
 
 @dataclass(frozen=True)
 class _Work:
-    """Cycles of one stage: to load a step's constants, to take a tile in, to work on it, and from
-    a tile's last token to what follows from it."""
+    """Cycles of one stage.
+
+    Attributes:
+        load: to load a step's constants; ``first`` comes on top before the first step.
+        fill: to take a tile in.
+        work: on a tile, beyond that.
+        hop: from a tile's last token to what follows from it.
+        front: of the process in front of the stage's main one, a tile.
+    """
 
     load: float
     fill: float
     work: float
     hop: float
+    first: float = 0.0
+    front: float = 0.0
 
 
 #: (stage, label of a loop) -> pipeline depth
@@ -89,6 +100,8 @@ class _Model:
         self.arrival: dict[str, Arrivals] = {}
         #: when each stage is through with its last step
         self.through: dict[str, float] = {}
+        #: when the process in front of it is through with its last tile
+        self.joined: dict[str, float] = {}
         self.busy: dict[str, float] = {}
         self.works = {s.name: self._work(s) for s in design.stages}
 
@@ -107,7 +120,25 @@ class _Model:
 
     # -- what a stage costs -----------------------------------------------------------------
 
+    def _array(self, stage: MatmulStage) -> _Work:
+        """A multiplier array: a tile's blocks come in while the first ones are multiplied."""
+        d, tiles = self.design, self.batch * self.tiles_of(stage)
+        total = stage.cycles(d, self.batch, self.seq, lambda label: self.depth_of(stage.name, label))
+        words = stage.weight_words(d)
+        if stage.streamed:
+            busy = max(total / stage.steps / tiles, words * self.beat + self.latency)
+        else:
+            busy = max(0.0, total / stage.steps - words) / tiles
+        load = words * self.beat if stage.weights_kept == "step" else 0.0
+        first = words * self.beat * stage.steps if stage.weights_kept == "resident" else 0.0
+        front = stage.front(d)
+        hop = self.depth_of(front.name, "JOIN") + self.depth_of(stage.name, "REDUCE")
+        fill = min(busy, float(stage.layout_in.blocks(d.shape.lanes)))
+        return _Work(load, fill, busy - fill, hop, first, self._tokens(d.streams[stage.inputs[0]]))
+
     def _work(self, stage: Stage) -> _Work:
+        if isinstance(stage, MatmulStage):
+            return self._array(stage)
         d = self.design
         depths: list[int] = []
 
@@ -119,16 +150,11 @@ class _Model:
         # A stage that holds a tile takes it in with its first loop; its other loops are work.
         hop = min(depths) if stage.hold else max(depths)
         words = parameter_words_of(stage, d) if stage.params else 0
-        streamed = isinstance(stage, MatmulStage) and stage.streamed
-        if isinstance(stage, MatmulStage) and not streamed:
-            words += stage.weight_words(d)
         whole = sum(
             self._tokens(d.streams[stage.inputs[i]]) * self.tiles_of(stage) for i in stage.whole_first
         )
         tiles = self.batch * self.tiles_of(stage)
         service = max(0.0, (total - words - self.batch * whole) / tiles)
-        if isinstance(stage, MatmulStage) and streamed:
-            service = max(service, stage.weight_words(d) * self.beat + self.latency)
         fill = max((self._tokens(d.streams[n]) for n in self._streaming(stage)), default=0.0)
         return _Work(words * self.beat, min(fill, service), max(0.0, service - fill), hop)
 
@@ -170,7 +196,8 @@ class _Model:
 
     def _step(self, stage: Stage, step: int) -> None:
         work = self.works[stage.name]
-        free = self.through.get(stage.name, 0.0) + work.load
+        free = self.through.get(stage.name, 0.0) + work.load + (work.first if step == 0 else 0.0)
+        joined = self.joined.get(stage.name, 0.0)
         inputs = [self._given(stage, name, step) for name in stage.inputs]
         tiles = self.tiles_of(stage)
         done: Arrivals = []
@@ -183,10 +210,13 @@ class _Model:
             streaming = [x for i, x in enumerate(inputs) if x and i not in stage.whole_first]
             for t in range(tiles):
                 there = max((self._of_tile(x, b, t, tiles) for x in streaming), default=0.0)
-                free = max(free + work.fill, there + work.hop) + work.work
+                joined = max(joined + work.front, there)
+                free = max(free + work.fill, joined + work.hop) + work.work
                 done.append(free)
-        self.through[stage.name] = free
-        self.busy[stage.name] = self.busy.get(stage.name, 0.0) + len(done) * (work.fill + work.work)
+        self.through[stage.name], self.joined[stage.name] = free, joined
+        self.busy[stage.name] = self.busy.get(stage.name, 0.0) + len(done) * max(
+            work.front, work.fill + work.work
+        )
         self._give(stage, step, done)
 
     def _of_tile(self, arrivals: Arrivals, b: int, t: int, tiles: int) -> float:
@@ -201,7 +231,8 @@ class _Model:
 
     def _give(self, stage: Stage, step: int, done: Arrivals) -> None:
         if isinstance(stage, SelectRowStage):
-            tile = stage.row // self.design.shape.tile
+            row = stage.row if stage.row >= 0 else self.seq + stage.row
+            tile = row // self.design.shape.tile
             done = [done[b * self.tiles + tile] for b in range(self.batch)]
         last = step + 1 == stage.steps
         for slot, name in enumerate(stage.outputs):

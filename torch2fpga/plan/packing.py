@@ -175,6 +175,12 @@ W8A8_FULL = Recipe(
     _activations(-128, 127, 0, 18, bits=A_BITS),
     _weights(-128, 127, 0, bits=B_BITS),
 )
+#: the weights of attention (uint8, two rows) share a value: chains of 4
+U8A8 = Recipe(
+    "u8a8",
+    _activations(0, 255, 0, 18, bits=A_BITS),
+    _weights(-128, 127, 0, bits=B_BITS),
+)
 #: two neighbouring output channels share an activation: chains of 2,047
 W4A8 = Recipe(
     "w4a8",
@@ -195,7 +201,7 @@ W4A4_UNSIGNED = Recipe(
 )
 
 #: by name
-RECIPES = MappingProxyType({r.name: r for r in (W8A8, W8A8_FULL, W4A8, W4A4, W4A4_UNSIGNED)})
+RECIPES = MappingProxyType({r.name: r for r in (W8A8, W8A8_FULL, U8A8, W4A8, W4A4, W4A4_UNSIGNED)})
 
 
 def recipe_of(precision: str) -> Recipe:

@@ -3,26 +3,21 @@
 
 from __future__ import annotations
 
+from torch2fpga import costs
 from torch2fpga.design import Design, Estimate, Stream, ceil_div
 from torch2fpga.plan.fifo import storage_of
 
-#: (width, depth) of a RAMB18 as simple dual port (UG573): the cheapest shape counts
-BRAM18_SHAPES = ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384))
-#: a URAM288 has one shape (UG974)
-URAM_SHAPE = (72, 4096)
-#: bits that one LUT keeps as a shift register (SRL32)
-SRL = 32
-
 
 def fifo_cost(depth: int, token_bytes: int) -> Estimate:
-    """LUTs of the shift registers, or memory blocks, of one FIFO of ``depth`` tokens."""
+    """LUTs of the shift registers, or memory blocks, of one FIFO of ``depth`` tokens.
+
+    Its pointers are left out: some 20 LUTs (docs/resources.md).
+    """
     width = token_bytes * 8
     kind = storage_of(depth, token_bytes)
     if kind == "srl":
-        return Estimate(lut=width * ceil_div(depth, SRL))
-    if kind == "uram":
-        return Estimate(uram=ceil_div(width, URAM_SHAPE[0]) * ceil_div(depth, URAM_SHAPE[1]))
-    return Estimate(bram18=min(ceil_div(width, w) * ceil_div(depth, d) for w, d in BRAM18_SHAPES))
+        return Estimate(lut=width * ceil_div(depth, costs.SRL))
+    return costs.uram(depth, width) if kind == "uram" else costs.bram(depth, width)
 
 
 def whole_tensor(design: Design, stream: Stream) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from torch2fpga.emit.link import channels
 from torch2fpga.errors import CompileError
-from torch2fpga.report.info import OBTAINED, TIMED, MappingRow, ReportInfo
+from torch2fpga.report.info import OBTAINED, PLANNED, TIMED, MappingRow, ReportInfo
 from torch2fpga.report.page import render_page
 
 if TYPE_CHECKING:
@@ -39,8 +39,9 @@ def report_info(
         channels={key: f"HBM[{n}]" for key, n in channels(compiled.design, compiled.board).items()},
         notes=(compiled.board.note,),
         warnings=origin.notes,
-        obtained=(*OBTAINED, TIMED) if timing is not None else OBTAINED,
+        obtained=(*OBTAINED, PLANNED, *([TIMED] if timing is not None else [])),
         timing=timing,
+        plan=compiled.plan,
     )
 
 

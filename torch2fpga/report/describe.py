@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch2fpga.design import Design, Estimate, Layout, Port, Stage, Stream
-from torch2fpga.emit.kernel import parameter_word_count, parameterised
+from torch2fpga.emit.kernel import parameter_targets, parameter_word_count, reads_parameters
 from torch2fpga.plan.fifo import storage_of
 
 #: family -> (label, templates); what a stage mostly is, for colours and legends
@@ -84,11 +84,11 @@ def fifo_storage(stream: Stream, lanes: int) -> str:
 
 
 def memory_ports(design: Design) -> list[Port]:
-    """Every memory port: those of the design, and the parameter port of each kernel that has one."""
+    """Every memory port: those of the design, and the parameter port of the kernel that has it."""
     found = list(design.ports)
     for kernel in design.kernels:
-        streams = tuple(str(s.params) for s in parameterised(design, kernel))
-        if streams:
+        if reads_parameters(design, kernel):
+            streams = tuple(str(s.params) for s, _ in parameter_targets(design, kernel))
             words = parameter_word_count(design, kernel)
             found.append(
                 Port(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch2fpga.boards import Board
+from torch2fpga.plan.summary import PlanReport
 from torch2fpga.simulate.verify import StageResult
 from torch2fpga.timing.report import TimeReport
 
@@ -67,6 +68,14 @@ TIMED = Obtained(
     "pipelines estimated from the code, FIFOs and HBM modelled; not synthesised",
 )
 
+#: of the figures of a plan
+PLANNED = Obtained(
+    "plan: resources of regions, wires, products a cycle, bytes a launch, what a limit would save",
+    "modelled",
+    "formulas of stages, FIFOs and memory ports against the card's tables; what a limit would save is the "
+    "optimiser's answer with a tenth more of it; not synthesised",
+)
+
 
 @dataclass(frozen=True)
 class ReportInfo:
@@ -79,6 +88,7 @@ class ReportInfo:
         accuracy: result of ``verify``, one row a stage.
         channels: (kernel, memory port) -> pseudo-channel.
         timing: a timed run.
+        plan: where everything is and what it takes of the card; None for a design that nobody planned.
         obtained: one line for each kind of figure.
     """
 
@@ -97,3 +107,4 @@ class ReportInfo:
     warnings: tuple[str, ...] = ()
     obtained: tuple[Obtained, ...] = OBTAINED
     timing: TimeReport | None = None
+    plan: PlanReport | None = None

@@ -9,7 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from torch2fpga.design import Design, Estimate
+from torch2fpga.boards import Board
+from torch2fpga.design import PARAMETER_READER, Design, Estimate
 from torch2fpga.report.accuracy import accuracy_rows, chart
 from torch2fpga.report.describe import (
     RESOURCES,
@@ -24,6 +25,7 @@ from torch2fpga.report.describe import (
 )
 from torch2fpga.report.graph import render_svg
 from torch2fpga.report.info import DISCLAIMER, MappingRow, Obtained, ReportInfo
+from torch2fpga.report.plan_view import plan_cards, plan_view
 from torch2fpga.report.template import TEMPLATES, environment
 from torch2fpga.report.timeline import port_notes, render_timeline, timed_view, timing_cards
 
@@ -51,7 +53,8 @@ def render_page(design: Design, info: ReportInfo) -> str:
             stages=_stages(design),
             totals=_totals(design, info),
             pace=_pace(design, info),
-            use=_use(design, info),
+            plan=plan_view(design, info.plan, info.board, info.timing),
+            use=_use(design, info) if info.plan is None else [],
             streams=_streams(design, info),
             stream_total=_stream_total(design),
             ports=_ports(design, info),
@@ -95,6 +98,7 @@ def _cards(design: Design, info: ReportInfo) -> list[dict[str, str]]:
         ("layers", *layers, ""),
         ("largest launch", f"{shape.max_batch:,} × {shape.max_seq:,}", "sequences × tokens", ""),
         ("datapath", f"{shape.lanes} lanes", f"tiles of {count_text(shape.tile, 'row')}", ""),
+        *(plan_cards(info.plan) if info.plan is not None else []),
         *(timing_cards(info.timing) if info.timing is not None else []),
     ]
     return [{"label": a, "value": b, "note": c, "tone": d} for a, b, c, d in rows]
@@ -108,9 +112,14 @@ def _facts(design: Design, info: ReportInfo) -> list[tuple[str, str]]:
             ("part", info.board.part),
             ("platform", info.board.platform),
             ("tools", f"{info.board.tools[0]} to {info.board.tools[1]}"),
-            ("clock", f"{info.board.clock_mhz:g} MHz (assumed)"),
+            ("clock", f"{_clock(info, info.board):g} MHz (assumed)"),
         ]
     return [(a, b) for a, b in facts if b]
+
+
+def _clock(info: ReportInfo, board: Board) -> float:
+    """MHz that the page's times are given for."""
+    return info.plan.clock_mhz if info.plan is not None else board.clock_mhz
 
 
 def _stages(design: Design) -> list[dict[str, Any]]:
@@ -159,14 +168,14 @@ def _pace(design: Design, info: ReportInfo) -> str:
     text = f"The slowest stage needs {cycles:,} cycles for the largest launch (modelled)"
     if info.board is None:
         return f"{text}, a bound from below."
-    clock = info.board.clock_mhz
+    clock = _clock(info, info.board)
     micro = cycles / clock
     time = f"{micro:.3g} µs" if micro < 1000 else f"{micro / 1000:,.2f} ms"
     return f"{text}, {time} at {clock:g} MHz (assumed, not synthesised): a bound from below."
 
 
 def _use(design: Design, info: ReportInfo) -> list[dict[str, Any]]:
-    """Bars of each SLR's resources."""
+    """Bars of each SLR's resources, from its stages alone: for designs without a plan."""
     if info.board is None:
         return []
     rows = []
@@ -200,9 +209,8 @@ def _streams(design: Design, info: ReportInfo) -> list[dict[str, Any]]:
     lanes = design.shape.lanes
     held = {s.name: s.high_water for s in info.timing.streams} if info.timing is not None else {}
     writers, readers = design.writers(), design.readers()
-    writers.update(
-        {stream: p.name for p in memory_ports(design) if p.role == "params" for stream in p.streams}
-    )
+    read = {stream for stream, name in writers.items() if name == PARAMETER_READER}
+    writers.update({stream: p.name for p in memory_ports(design) if p.role == "params" for stream in read})
     return [
         {
             "name": s.name,

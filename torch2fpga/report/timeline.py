@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
 from typing import Any
 
-from torch2fpga.design import Design
+from torch2fpga.design import PARAMETER_DEALER, PARAMETER_READER, Design
 from torch2fpga.report.describe import memory_ports, size_text
 from torch2fpga.report.layout import number_text
 from torch2fpga.report.template import environment
@@ -37,9 +37,13 @@ def in_order(design: Design, report: TimeReport) -> list[StageTime]:
         reads = port.direction == "read"
         ends = [(reader if reads else writer).get(name, "") for name in port.streams]
         near = [place[end] for end in ends if end in place] or [0.0]
-        name = "read_parameters" if port.role == "params" else port.name
+        name = PARAMETER_READER if port.role == "params" else port.name
         # a port that many stages share stands in front of the first of them
         place[f"{port.kernel}/{name}"] = min(near) - 0.5 if reads else max(near) + 0.5
+    for kernel in design.kernels:
+        if kernel.parameters is not None:
+            first = min(place[s] for s in kernel.stages if design.stage(s).params)
+            place[f"{kernel.name}/{PARAMETER_DEALER}"] = first - 0.5
 
     def key(stage: StageTime) -> tuple[float, float, str]:
         where = place.get(f"{stage.kernel}/{stage.name}", place.get(stage.name, float(len(place))))

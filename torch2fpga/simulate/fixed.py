@@ -76,6 +76,18 @@ def rsqrt(value: Tensor) -> tuple[Tensor, Tensor]:
     return (r2 + (1 << 11)) >> 12, even // 2
 
 
+def sine(phase: Tensor) -> Tensor:
+    """sin of a phase in turns (32 fraction bits, whole turns do not count), 14 fraction bits."""
+    at = ((phase + (1 << 11)) >> 12) & ((1 << 20) - 1)
+    place = at & ((1 << 18) - 1)
+    place = torch.where((at >> 18) & 1 == 1, (1 << 18) - place, place)
+    index, fraction = place >> 10, place & 1023
+    low = _lookup(tables.sine_table(), index)
+    high = _lookup(tables.sine_table(), index + 1)
+    quarter = round_shift(low + round_shift((high - low) * fraction, 10), 2)
+    return torch.where(at >> 19 == 1, -quarter, quarter)
+
+
 def fitting_exponent(magnitude: Tensor, limit: int) -> Tensor:
     """Smallest e >= 0 with round(magnitude / 2^e) <= limit."""
     e = (top_bit(magnitude) - max(limit.bit_length() - 1, 0)).clamp(min=0)

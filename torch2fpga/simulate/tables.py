@@ -13,7 +13,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-SEGMENTS = 1024
+#: segments of a table function for each unit of its argument
+SEGMENTS_PER_UNIT = 64
 FRACTION_BITS = 14  # of activation inputs and outputs
 
 
@@ -29,26 +30,35 @@ def _gelu_tanh(x: float) -> float:
     return 0.5 * x * (1.0 + math.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
 
 
+def _silu(x: float) -> float:
+    return x / (1.0 + math.exp(-x))
+
+
 FUNCTIONS: dict[str, Callable[[float], float]] = {
     "gelu": _gelu,
     "gelu_tanh": _gelu_tanh,
     "tanh": math.tanh,
     "relu": lambda x: max(x, 0.0),  # exact: its corner is a node
+    "silu": _silu,
 }
+#: name -> the table covers [-limit, limit); beyond it the function is as good as its tails
+LIMITS: dict[str, int] = {"gelu": 8, "gelu_tanh": 8, "tanh": 8, "relu": 8, "silu": 16}
 #: name -> (left constant, right constant or None for the identity), real values
 TAILS: dict[str, tuple[float, float | None]] = {
     "gelu": (0.0, None),
     "gelu_tanh": (0.0, None),
     "tanh": (-1.0, 1.0),
     "relu": (0.0, None),
+    "silu": (0.0, None),
 }
 
 
 @lru_cache
 def activation_table(name: str) -> tuple[int, ...]:
-    """1,025 node values of ``name`` on [-8, 8], 14 fraction bits."""
-    function = FUNCTIONS[name]
-    return tuple(_round(function(-8.0 + 16.0 * i / SEGMENTS) * 2**FRACTION_BITS) for i in range(SEGMENTS + 1))
+    """Node values of ``name`` on [-limit, limit], 14 fraction bits."""
+    function, limit = FUNCTIONS[name], LIMITS[name]
+    nodes = range(-limit * SEGMENTS_PER_UNIT, limit * SEGMENTS_PER_UNIT + 1)
+    return tuple(_round(function(i / SEGMENTS_PER_UNIT) * 2**FRACTION_BITS) for i in nodes)
 
 
 @lru_cache
@@ -69,6 +79,12 @@ def rsqrt_table() -> tuple[int, ...]:
     return tuple(_round(2**16 / math.sqrt(1 + (i + 0.5) / 128)) for i in range(384))
 
 
+@lru_cache
+def sine_table() -> tuple[int, ...]:
+    """sin(i pi / 512) for i = 0..257, 16 fraction bits: a quarter turn and the node behind it."""
+    return tuple(_round(2**16 * math.sin(i * math.pi / 512)) for i in range(258))
+
+
 def _array(name: str, ctype: str, values: tuple[int, ...]) -> str:
     lines = []
     for start in range(0, len(values), 12):
@@ -82,6 +98,7 @@ def _function_struct(name: str) -> str:
     scale = 2**FRACTION_BITS
     return (
         f"struct {name} {{\n"
+        f"  static constexpr int32_t limit = {LIMITS[name] << FRACTION_BITS};\n"
         f"  static constexpr int32_t left = {_round(left * scale)};\n"
         f"  static constexpr int32_t right = {_round((right or 0.0) * scale)};\n"
         f"  static constexpr bool right_is_x = {'true' if right is None else 'false'};\n"
@@ -99,10 +116,11 @@ def header() -> str:
         "// 2^(-i / 256) * 255 * 256\n" + _array("exp2_table", "uint16_t", exp2_table()),
         "// 1 / m on [1, 2), 16 fraction bits\n" + _array("reciprocal_table", "uint32_t", reciprocal_table()),
         "// 1 / sqrt(m) on [1, 4), 16 fraction bits\n" + _array("rsqrt_table", "uint32_t", rsqrt_table()),
+        "// sin(i * pi / 512), 16 fraction bits\n" + _array("sine_table", "uint32_t", sine_table()),
     ]
     for name in FUNCTIONS:
         parts.append(
-            f"// {name} on [-8, 8], 14 fraction bits\n"
+            f"// {name} on [-{LIMITS[name]}, {LIMITS[name]}], 14 fraction bits\n"
             + _array(f"{name}_table", "int32_t", activation_table(name))
             + "\n"
             + _function_struct(name)

@@ -15,9 +15,10 @@ from typing import Any, ClassVar
 
 from torch2fpga.boards import Board
 from torch2fpga.design import Design
-from torch2fpga.emit.kernel import READ_OPTIONS, all_ports, links
+from torch2fpga.emit.kernel import READ_OPTIONS, all_ports
 from torch2fpga.emit.link import port_bytes
 from torch2fpga.errors import InputError
+from torch2fpga.plan.wires import link_ends
 from torch2fpga.simulate.functional import Bytes, FunctionalRun
 
 #: fraction bits of the memory model's times (``port_fraction`` in t2f_memory_port.hpp)
@@ -169,9 +170,7 @@ def port_settings(design: Design, board: Board, clock_mhz: float) -> tuple[PortS
 
 def link_latencies(design: Design, board: Board) -> dict[str, int]:
     """Register stages on every stream between kernels: so many for each boundary it crosses."""
-    at = {name: k.slr for k in design.kernels for name in k.axis_out}
-    to = {name: k.slr for k in design.kernels for name in k.axis_in}
-    return {s.name: max(1, abs(at[s.name] - to[s.name])) * board.crossing_cycles for s in links(design)}
+    return {name: abs(a - b) * board.crossing_cycles for name, (a, b) in link_ends(design).items()}
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch2fpga.design import Design
+from torch2fpga.design import PARAMETER_DEALER, PARAMETER_READER, Design
 from torch2fpga.emit.kernel import parameterised
 from torch2fpga.simulate.timed import local_name
-
-#: process that reads a kernel's parameters
-PARAMETERS = "read_parameters"
 
 
 def completed(deadlock: Mapping[str, Any], design: Design) -> dict[str, Any]:
@@ -25,7 +22,19 @@ def completed(deadlock: Mapping[str, Any], design: Design) -> dict[str, Any]:
     writers = {stream: f"{kernels.get(name, '')}/{name}" for stream, name in design.writers().items()}
     readers = {stream: f"{kernels.get(name, '')}/{name}" for stream, name in design.readers().items()}
     for kernel in design.kernels:
-        writers |= {str(s.params): f"{kernel.name}/{PARAMETERS}" for s in parameterised(design, kernel)}
+        dealer = PARAMETER_READER if kernel.parameters is None else PARAMETER_DEALER
+        writers |= {str(s.params): f"{kernel.name}/{dealer}" for s in parameterised(design, kernel)}
+    for kernel in design.kernels:
+        linked = {k.parameters: k.name for k in design.kernels if k.parameters in kernel.axis_out}
+        for link, name in linked.items():
+            writers[str(link)] = f"{kernel.name}/{PARAMETER_READER}"
+            readers[str(link)] = f"{name}/{PARAMETER_DEALER}"
+    for stage in design.stages:
+        front = stage.front(design)
+        if front is not None:
+            kernel_name = kernels.get(stage.name, "")
+            readers[stage.inputs[0]] = writers[front.stream] = f"{kernel_name}/{front.name}"
+            readers[front.stream] = f"{kernel_name}/{stage.name}"
     waits = []
     for wait in deadlock["waits"]:
         sides = writers if wait["side"] == "read" else readers

@@ -43,10 +43,10 @@ class LoopTime:
 
 @dataclass(frozen=True)
 class StageTime:
-    """One process: a stage or the access to a memory port.
+    """One process: a stage (or what prepares its input) or the access to a memory port.
 
     Attributes:
-        name, kernel: stage (or port) and the kernel it is in.
+        name, kernel: stage (or front, or port) and the kernel it is in.
         path: module path in the user's model ("" for ports).
         begin, end: when it starts and ends.
         busy: cycles neither stalled nor idle (loop entry and drain included).
@@ -78,6 +78,7 @@ class StreamTime:
         tokens: passed in all.
         writer, reader: stage names.
         stalled_reads, stalled_writes: cycles its reader waited for a token, its writer for space.
+        writer_kernel, reader_kernel: kernels that these are in.
     """
 
     name: str
@@ -89,6 +90,8 @@ class StreamTime:
     reader: str
     stalled_reads: int
     stalled_writes: int
+    writer_kernel: str
+    reader_kernel: str
 
 
 @dataclass(frozen=True)
@@ -240,6 +243,11 @@ def build_report(
     """A report from the simulation's JSON of a run of ``size`` (batch, tokens)."""
     cycles = int(raw["cycles"])
     paths = {s.name: s.path for s in design.stages}
+    widths = {n: s.token_bytes(design.shape.lanes) for n, s in design.streams.items()}
+    for stage in design.stages:
+        front = stage.front(design)
+        if front is not None:
+            paths[front.name], widths[front.stream] = stage.path, front.token_bytes
     places = channels(design, board)
     leaves = [p for p in raw["processes"] if p["leaf"]]
     deadlock = completed(raw["deadlock"], design) if raw["deadlock"] else None
@@ -252,7 +260,7 @@ def build_report(
         *size,
         int(raw["bucket"]),
         tuple(_stage(p, cycles, paths, labels) for p in leaves),
-        tuple(_stream(s, design) for s in raw["streams"] if local_name(s["key"]) in design.streams),
+        tuple(_stream(s, widths) for s in raw["streams"] if local_name(s["key"]) in widths),
         tuple(_port(p, places, board, clock_mhz) for p in raw["ports"]),
         deadlock=_deadlock(deadlock, message) if deadlock is not None else None,
     )
@@ -297,18 +305,20 @@ def _loop(loop: Mapping[str, Any], path: str, labels: Labels) -> LoopTime:
     )
 
 
-def _stream(s: Mapping[str, Any], design: Design) -> StreamTime:
+def _stream(s: Mapping[str, Any], widths: Mapping[str, int]) -> StreamTime:
     name = local_name(s["key"])
     return StreamTime(
         name,
         s["depth"],
         s["high_water"],
         s["written"],
-        design.streams[name].token_bytes(design.shape.lanes),
+        widths[name],
         local_name(s["writer"]),
         local_name(s["reader"]),
         s["stalled_reads"],
         s["stalled_writes"],
+        s["writer"].partition("/")[0],
+        s["reader"].partition("/")[0],
     )
 
 

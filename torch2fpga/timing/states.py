@@ -125,28 +125,19 @@ def fitted(report: TimeReport, most: int) -> list[list[Slice]]:
 
 def waits(report: TimeReport) -> list[WaitTotal]:
     """Everything that a stage waited for, longest first."""
-    kernels: dict[str, set[str]] = {}
-    for stage in report.stages:
-        kernels.setdefault(stage.name, set()).add(stage.kernel)
     found = []
     for s in report.streams:
         sides = (
-            ("input", s.reader, s.writer, s.stalled_reads),
-            ("output", s.writer, s.reader, s.stalled_writes),
+            ("input", s.reader, s.reader_kernel, s.writer, s.stalled_reads),
+            ("output", s.writer, s.writer_kernel, s.reader, s.stalled_writes),
         )
-        for state, stage_name, other, cycles in sides:
+        for state, stage_name, kernel, other, cycles in sides:
             if cycles:
-                kernel = _kernel(kernels.get(stage_name, set()), kernels.get(other, set()))
                 found.append(WaitTotal(stage_name, kernel, state, s.name, other, cycles))
     for stage in report.stages:
         if stage.stalled_memory:
             found.append(WaitTotal(stage.name, stage.kernel, "memory", "", "", stage.stalled_memory))
     return sorted(found, key=lambda w: (-w.cycles, w.kernel, w.stage, w.stream))
-
-
-def _kernel(own: set[str], other: set[str]) -> str:
-    """The kernel of a process: a name that several kernels use is told apart by its neighbour."""
-    return min(own & other or own, default="")
 
 
 def longest_waits(report: TimeReport) -> dict[tuple[str, str, str], WaitTotal]:

@@ -33,6 +33,9 @@ extern "C" void handwritten_mlp(const t2f::word *input, const t2f::word *hidden_
   hls::stream<vec8, 12> hidden("hidden");
   hls::stream<vec32, 4> scores_acc("scores_acc");
   hls::stream<vec16, 4> scores("scores");
+  // Rows of a tile side by side: the next tile comes together while one is multiplied.
+  hls::stream<block8, 2> x_tiles("x_tiles");
+  hls::stream<block8, 3> hidden_tiles("hidden_tiles");
   hls::stream<t2f::word, 8> output_words("output_words");
 
   T2F_PROCESS("read_input", t2f::read_rows<InputRows>(input, input_words, batch, seq));
@@ -41,9 +44,11 @@ extern "C" void handwritten_mlp(const t2f::word *input, const t2f::word *hidden_
   T2F_PROCESS("read_w2", t2f::read_words<Scores>(scores_weights, w2));
   T2F_PROCESS("read_p2", t2f::read_words<ScoresFormat>(scores_params, p2));
   T2F_PROCESS("unpack", t2f::unpack<InputRows>(input_words, x, batch, seq));
-  T2F_PROCESS("hidden", t2f::matmul<Hidden>(x, w1, hidden_acc, batch, seq));
+  T2F_PROCESS("join_x", t2f::join_rows<Hidden>(x, x_tiles, batch, seq));
+  T2F_PROCESS("hidden", t2f::matmul<Hidden>(x_tiles, w1, hidden_acc, batch, seq));
   T2F_PROCESS("relu", t2f::requant<HiddenFormat>(hidden_acc, p1, hidden, batch, seq));
-  T2F_PROCESS("scores", t2f::matmul<Scores>(hidden, w2, scores_acc, batch, seq));
+  T2F_PROCESS("join_hidden", t2f::join_rows<Scores>(hidden, hidden_tiles, batch, seq));
+  T2F_PROCESS("scores", t2f::matmul<Scores>(hidden_tiles, w2, scores_acc, batch, seq));
   T2F_PROCESS("format", t2f::requant<ScoresFormat>(scores_acc, p2, scores, batch, seq));
   T2F_PROCESS("pack", t2f::pack<OutputRows>(scores, output_words, batch, seq));
   T2F_PROCESS("write_output", t2f::write_rows<OutputRows>(output_words, output, batch, seq));

@@ -24,6 +24,7 @@ struct Mlp {
 using vec8 = t2f::vec<int8_t, Mlp::lanes>;
 using vec16 = t2f::vec<int16_t, Mlp::lanes>;
 using vec32 = t2f::vec<int32_t, Mlp::lanes>;
+using block8 = t2f::tile_block<Mlp::tile, Mlp::lanes>;
 
 // Inputs and outputs of the kernel: what unpack, pack and their ports share.
 template <typename T, int CHANNELS>
@@ -41,6 +42,8 @@ template <int IN, int OUT>
 struct Linear : Mlp {
   static constexpr int in_blocks = t2f::ceil_div(IN, lanes);
   static constexpr int out_blocks = t2f::ceil_div(OUT, lanes);
+  static constexpr int columns = lanes;     // output channels a cycle
+  static constexpr bool resident = false;   // weights of one step at a time
   // Weights: lanes x lanes bytes for every pair of blocks.
   static constexpr int words = in_blocks * out_blocks * lanes * lanes / 64;
 };
@@ -52,6 +55,8 @@ struct Requant : Mlp {
   static constexpr int blocks = t2f::ceil_div(CHANNELS, lanes);
   static constexpr int out_bits = OUT_BITS;
   static constexpr bool relu = RELU;
+  static constexpr int ways = lanes;        // channels a cycle
+  static constexpr int in_bits = 32;        // of a value that is multiplied
   // Parameters: a header, then multipliers and biases of every block.
   static constexpr int words = 1 + 2 * blocks;
 };

@@ -144,6 +144,31 @@ std::string difference(const T &got, const T &expected) {
   return text.str();
 }
 
+// Which words of an image pass in which order: for every step all runs, `repeats` times over.
+struct Run {
+  int first;  // word of step 0
+  int count;
+};
+
+struct Words {
+  std::vector<Run> runs;
+  int stride;  // words from a step to the next
+  int steps;
+  int repeats;
+
+  std::vector<int> indices() const {
+    std::vector<int> found;
+    for (int step = 0; step < steps; ++step) {
+      for (int again = 0; again < repeats; ++again) {
+        for (const Run &run : runs) {
+          for (int i = 0; i < run.count; ++i) found.push_back(run.first + step * stride + i);
+        }
+      }
+    }
+    return found;
+  }
+};
+
 // --- one test ---------------------------------------------------------------------
 
 class Case {
@@ -232,13 +257,34 @@ class Case {
     compared_ += wanted;
   }
 
-  // One stage's words out of a kernel's parameter image: `count` words, `steps` times.
-  void parameters(hls::stream<t2f::word> &stream, const char *file, std::size_t bytes, int first,
-                  int count, int stride, int steps) {
-    const t2f::word *words = image<t2f::word>(file, bytes);
-    for (int step = 0; step < steps; ++step) {
-      for (int i = 0; i < count; ++i) stream.write(words[first + step * stride + i]);
+  // Words of an image in the order in which they go over a stream: one stage's parameters, what a
+  // link carries, weights that are read again for every tile.
+  void words(hls::stream<t2f::word> &stream, const char *file, std::size_t bytes,
+             const Words &order) {
+    const t2f::word *image_words = image<t2f::word>(file, bytes);
+    for (int i : order.indices()) stream.write(image_words[i]);
+  }
+
+  // The same taken out of a stream and compared.
+  void compare_words(hls::stream<t2f::word> &stream, const char *file, std::size_t bytes,
+                     const Words &order) {
+    const t2f::word *image_words = image<t2f::word>(file, bytes);
+    const std::vector<int> indices = order.indices();
+    std::size_t count = 0;
+    std::size_t wrong = 0;
+    std::string first;
+    for (; count < indices.size() && !stream.empty(); ++count) {
+      const t2f::word got = stream.read();
+      const t2f::word &expected = image_words[indices[count]];
+      if (same(got, expected)) continue;
+      if (wrong++ == 0) first = "word " + std::to_string(count) + difference(got, expected);
     }
+    if (wrong != 0) differs(file, first, wrong, indices.size());
+    if (count != indices.size()) {
+      fail(std::string(file) + ": " + std::to_string(count) + " words, expected " +
+           std::to_string(indices.size()));
+    }
+    compared_ += count;
   }
 
   void fail(const std::string &text) { failures_.push_back(text); }

@@ -53,6 +53,13 @@ inline int tile_rows(int seq, int first, int tile) {
   return left < tile ? left : tile;
 }
 
+// Rows of a launch. Both numbers have at most 16 bits (the compiled sizes do), so that one DSP slice
+// multiplies them, and not three.
+inline int rows_of(int batch, int seq) {
+#pragma HLS inline
+  return static_cast<int>(uint32_t(static_cast<uint16_t>(batch)) * static_cast<uint16_t>(seq));
+}
+
 constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 // Index of the highest set bit of a constant (a loop: the HLS tools take no recursion).

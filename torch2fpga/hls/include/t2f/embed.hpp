@@ -18,7 +18,7 @@ template <typename C>
 void read_ids(const int32_t *memory, hls::stream<int32_t> &ids, int batch, int seq) {
 #pragma HLS inline off
 READ:
-  for (int i = 0; i < batch * seq; ++i) {
+  for (int i = 0; i < rows_of(batch, seq); ++i) {
 #pragma HLS loop_tripcount max = C::max_rows
     T2F_PIPELINE(1);
     ids.write(T2F_MEMORY(memory, i));
@@ -31,7 +31,7 @@ void gather_rows(const word *table, hls::stream<int32_t> &ids, hls::stream<word>
                  int seq) {
 #pragma HLS inline off
 ROW:
-  for (int i = 0; i < batch * seq; ++i) {
+  for (int i = 0; i < rows_of(batch, seq); ++i) {
 #pragma HLS loop_tripcount max = C::max_rows
     int64_t base = 0;
   ID:

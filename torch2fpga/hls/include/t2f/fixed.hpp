@@ -62,14 +62,33 @@ inline scaled reciprocal(uint32_t value) {
 inline scaled rsqrt(uint64_t value) {
 #pragma HLS inline
   const int even = top_bit(value) & ~1;
-  const uint64_t m = even >= 30 ? value >> (even - 30) : value << (30 - even);  // U2.30, [1, 4)
+  // Every intermediate value is spelt in the bits that it has: the products are no wider.
+  const uint64_t m =
+      static_cast<uint32_t>(even >= 30 ? value >> (even - 30) : value << (30 - even));  // U2.30, [1, 4)
   const uint64_t r0 = rsqrt_table[(m >> 23) - 128];                             // U0.16
   const uint64_t three = uint64_t(3) << 30;
-  const uint64_t s0 = (m * (r0 * r0)) >> 32;             // U2.30, close to 1
-  const uint64_t r1 = (r0 * (three - s0)) >> 17;         // U0.30
-  const uint64_t s1 = (m * ((r1 * r1) >> 28)) >> 32;     // U2.30
-  const uint64_t r2 = (r1 * (three - s1)) >> 31;         // U0.30
+  const uint64_t s0 = (m * (r0 * r0)) >> 32;  // U2.30, close to 1
+  const uint64_t r1 = static_cast<uint32_t>((r0 * static_cast<uint32_t>(three - s0)) >> 17);  // U0.30
+  const uint64_t square = ((r1 * r1) >> 28) & ((uint64_t(1) << 33) - 1);  // U1.32
+  const uint64_t s1 = (m * square) >> 32;                                 // U2.30
+  const uint64_t r2 = (r1 * static_cast<uint32_t>(three - s1)) >> 31;     // U0.30
   return scaled{static_cast<uint32_t>((r2 + (1u << 11)) >> 12), even / 2};
+}
+
+// sin of a phase in turns: 32 fraction bits, the overflow is a whole turn. 14 fraction bits. A
+// quarter turn is 256 segments, and linear between their ends.
+inline int32_t sine(uint32_t phase) {
+#pragma HLS inline
+  const uint32_t at = ((phase + (1u << 11)) >> 12) & ((1u << 20) - 1);
+  const uint32_t into = at & ((1u << 18) - 1);
+  const uint32_t place = ((at >> 18) & 1) != 0 ? (1u << 18) - into : into;
+  const uint32_t index = place >> 10;
+  const int32_t fraction = static_cast<int32_t>(place & 1023);
+  const int32_t low = static_cast<int32_t>(sine_table[index]);
+  const int32_t high = static_cast<int32_t>(sine_table[index + 1]);
+  const int64_t between = low + round_shift(static_cast<int64_t>(high - low) * fraction, 10);
+  const int32_t quarter = static_cast<int32_t>(round_shift(between, 2));
+  return (at >> 19) != 0 ? -quarter : quarter;
 }
 
 }  // namespace t2f

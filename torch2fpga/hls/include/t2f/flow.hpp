@@ -2,8 +2,8 @@
 // Where data goes: forks, the layer loop, row selection, channel slices, joins of
 // channels, gaps between groups of channels.  Nothing here computes.
 // Cycles: every stage is one flat loop over a whole launch, a token (or for slices, joins and
-// groups a block of a row) a cycle: steps * batch * seq * blocks; relay: uses * batch * seq *
-// blocks.
+// groups a block of a row) a cycle: steps * batch * seq * blocks; relay: uses * batch * blocks *
+// seq (rows), ceil(seq / lanes) (masks) or seq * ceil(seq / lanes) (scores).
 #ifndef T2F_FLOW_HPP
 #define T2F_FLOW_HPP
 
@@ -16,7 +16,7 @@ template <typename C>
 void fork(hls::stream<typename C::token_t> &x, hls::stream<typename C::token_t> &y0,
           hls::stream<typename C::token_t> &y1, int batch, int seq) {
 #pragma HLS inline off
-  const int tokens = C::steps * batch * seq * C::blocks;
+  const int tokens = rows_of(batch, seq) * (C::steps * C::blocks);
 FORK:
   for (int i = 0; i < tokens; ++i) {
 #pragma HLS loop_tripcount max = C::max_tokens
@@ -32,7 +32,7 @@ void fork(hls::stream<typename C::token_t> &x, hls::stream<typename C::token_t> 
           hls::stream<typename C::token_t> &y1, hls::stream<typename C::token_t> &y2, int batch,
           int seq) {
 #pragma HLS inline off
-  const int tokens = C::steps * batch * seq * C::blocks;
+  const int tokens = rows_of(batch, seq) * (C::steps * C::blocks);
 FORK:
   for (int i = 0; i < tokens; ++i) {
 #pragma HLS loop_tripcount max = C::max_tokens
@@ -44,12 +44,15 @@ FORK:
   }
 }
 
-// A token stream through a FIFO: the near end of a stream between two kernels.
+// A token stream through a FIFO: the near end of a stream between two kernels. Tokens of a
+// sequence: blocks of every row, of keys of every row (scores), or of keys (masks).
 template <typename C>
 void relay(hls::stream<typename C::token_t> &x, hls::stream<typename C::token_t> &y, int batch,
            int seq) {
 #pragma HLS inline off
-  const int tokens = C::uses * batch * seq * C::blocks;
+  const int rows = C::per_row ? seq : 1;
+  const int keys = C::per_keys ? ceil_div(seq, C::lanes) : 1;
+  const int tokens = C::uses * batch * rows * keys * C::blocks;
 RELAY:
   for (int i = 0; i < tokens; ++i) {
 #pragma HLS loop_tripcount max = C::max_tokens
@@ -63,7 +66,7 @@ template <typename C>
 void loop_enter(hls::stream<typename C::token_t> &first, hls::stream<typename C::token_t> &back,
                 hls::stream<typename C::token_t> &y, int batch, int seq) {
 #pragma HLS inline off
-  const int tokens = batch * seq * C::blocks;
+  const int tokens = rows_of(batch, seq) * C::blocks;
 PASS:
   for (int i = 0; i < C::steps * tokens; ++i) {
 #pragma HLS loop_tripcount max = C::steps * C::max_tokens
@@ -81,7 +84,7 @@ template <typename C>
 void loop_exit(hls::stream<typename C::token_t> &x, hls::stream<typename C::token_t> &back,
                hls::stream<typename C::token_t> &y, int batch, int seq) {
 #pragma HLS inline off
-  const int tokens = batch * seq * C::blocks;
+  const int tokens = rows_of(batch, seq) * C::blocks;
   const int last = (C::steps - 1) * tokens;
 PASS:
   for (int i = 0; i < C::steps * tokens; ++i) {
@@ -101,7 +104,7 @@ template <typename C>
 void loop_back(hls::stream<typename C::token_t> &x, hls::stream<typename C::token_t> &back,
                int batch, int seq) {
 #pragma HLS inline off
-  const int tokens = batch * seq * C::blocks;
+  const int tokens = rows_of(batch, seq) * C::blocks;
   const int last = (C::steps - 1) * tokens;
 PASS:
   for (int i = 0; i < C::steps * tokens; ++i) {
@@ -117,7 +120,7 @@ template <typename C>
 void loop_last(hls::stream<typename C::token_t> &x, hls::stream<typename C::token_t> &y, int batch,
                int seq) {
 #pragma HLS inline off
-  const int tokens = batch * seq * C::blocks;
+  const int tokens = rows_of(batch, seq) * C::blocks;
   const int last = (C::steps - 1) * tokens;
 PASS:
   for (int i = 0; i < C::steps * tokens; ++i) {
@@ -128,19 +131,20 @@ PASS:
   }
 }
 
-// Row C::row of every sequence; the output has one row a sequence.
+// Row C::row of every sequence, from its end if negative; the output has one row a sequence.
 template <typename C>
 void select_row(hls::stream<typename C::token_t> &x, hls::stream<typename C::token_t> &y, int batch,
                 int seq) {
 #pragma HLS inline off
-  const int tokens = C::steps * batch * seq * C::blocks;
+  const int tokens = rows_of(batch, seq) * (C::steps * C::blocks);
   token_place at = first_token(seq);
 SELECT:
   for (int i = 0; i < tokens; ++i) {
 #pragma HLS loop_tripcount max = C::steps * C::max_batch * C::max_seq * C::blocks
     T2F_PIPELINE(1);
     const typename C::token_t v = x.read();
-    if (seq - 1 - at.behind + at.t == C::row) y.write(v);
+    const int row = C::row < 0 ? at.t - at.behind - 1 : seq - 1 - at.behind + at.t;
+    if (row == C::row) y.write(v);
     advance<C::blocks, C::tile>(at, seq);
   }
 }
@@ -172,7 +176,7 @@ void slice_channels(hls::stream<vec<typename C::value_t, C::lanes>> &x,
   constexpr int blocks = C::in_blocks > end_block ? C::in_blocks : end_block;
   vec<typename C::value_t, C::lanes> held[C::tile] T2F_UNWRITTEN;
 #pragma HLS array_partition variable = held complete
-  const int tokens = C::steps * batch * seq * blocks;
+  const int tokens = rows_of(batch, seq) * (C::steps * blocks);
   token_place at = first_token(seq);
 SLICE:
   for (int i = 0; i < tokens; ++i) {
@@ -209,7 +213,7 @@ void concat_channels(hls::stream<vec<typename C::value_t, C::lanes>> &a,
   constexpr int blocks = in_blocks > C::out_blocks + lag ? in_blocks : C::out_blocks + lag;
   vec<typename C::value_t, C::lanes> held[C::tile] T2F_UNWRITTEN;
 #pragma HLS array_partition variable = held complete
-  const int tokens = C::steps * batch * seq * blocks;
+  const int tokens = rows_of(batch, seq) * (C::steps * blocks);
   token_place at = first_token(seq);
 JOIN:
   for (int i = 0; i < tokens; ++i) {
@@ -297,7 +301,7 @@ void close_groups(hls::stream<vec<typename C::value_t, C::lanes>> &x,
   constexpr int blocks = in_blocks + (before + last > C::lanes ? 1 : 0);
   vec<typename C::value_t, C::lanes> held[C::tile] T2F_UNWRITTEN;
 #pragma HLS array_partition variable = held complete
-  const int tokens = C::steps * batch * seq * blocks;
+  const int tokens = rows_of(batch, seq) * (C::steps * blocks);
   token_place at = first_token(seq);
   group_place from = {0, 0};
 CLOSE:
@@ -335,7 +339,7 @@ void open_groups(hls::stream<vec<typename C::value_t, C::lanes>> &x,
   constexpr int blocks = C::groups * C::group_blocks;
   vec<typename C::value_t, C::lanes> held[C::tile] T2F_UNWRITTEN;
 #pragma HLS array_partition variable = held complete
-  const int tokens = C::steps * batch * seq * blocks;
+  const int tokens = rows_of(batch, seq) * (C::steps * blocks);
   token_place at = first_token(seq);
   group_place to = {0, 0};
 OPEN:

@@ -109,7 +109,7 @@ template <typename C>
 void pack(hls::stream<vec<typename C::value_t, C::lanes>> &in, hls::stream<word> &out, int batch,
           int seq) {
 #pragma HLS inline off
-  const int used = batch * seq * C::blocks;
+  const int used = rows_of(batch, seq) * C::blocks;
   const int vectors = ceil_div(used, C::vectors_per_word) * C::vectors_per_word;
   word current;
 #pragma HLS array_partition variable = current.d complete

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the verbs of the command line share: the program, its consoles, options, errors and progress.
+
+torch and the compiler are imported inside the commands, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from torch2fpga.hub import LoadedModel
+
+#: without Vitis and without a card, this is what nobody has seen yet
+NOT_PROVEN = "not synthesised and not run on a card: there was no Vitis and no board here"
+
+app = typer.Typer(
+    name="torch2fpga",
+    help="From an unmodified PyTorch or Hugging Face model to a verified Vitis HLS project.\n\n"
+    "MODEL is a local Hugging Face directory (config.json and *.safetensors; nothing is downloaded, "
+    "no pickle is read, no code in it is run) or package.module:factory, a function without arguments "
+    "that returns (model, example inputs).\n\n"
+    "A first session:\n\n"
+    "    torch2fpga explain ./all-MiniLM-L6-v2\n\n"
+    "    torch2fpga compile ./all-MiniLM-L6-v2 --seq 256 --calibration sentences.txt --out build/minilm\n\n"
+    "    torch2fpga verify ./all-MiniLM-L6-v2 --seq 256 --calibration sentences.txt",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_show_locals=False,
+)
+out = Console()
+err = Console(stderr=True)
+
+Model = Annotated[
+    str, typer.Argument(help="Hugging Face directory or package.module:factory.", show_default=False)
+]
+Seq = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Longest sequence in tokens (directories; default 128 or what the model has).",
+        show_default=False,
+    ),
+]
+Batch = Annotated[
+    int | None,
+    typer.Option(min=1, help="Sequences a launch (directories; default 1).", show_default=False),
+]
+Inputs = Annotated[
+    str | None,
+    typer.Option(
+        help="Names of the model's inputs, separated by commas (directories; default: input_ids and, unless "
+        "the model is causal, attention_mask).",
+        show_default=False,
+    ),
+]
+Board = Annotated[str, typer.Option(help="Card to compile for.")]
+Precision = Annotated[str, typer.Option(help="Number formats; w8a8: int8 weights and activations.")]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True,
+        dir_okay=False,
+        readable=True,
+        show_default=False,
+        help="Text file with one sentence a line, typical of what the model will see; 64 or more serve well.",
+    ),
+]
+
+
+@contextmanager
+def typed_errors() -> Iterator[None]:
+    """Errors that torch2fpga raises on purpose end the program with a line, not a traceback."""
+    from torch2fpga.errors import Error
+    from torch2fpga.hub import ModelSpecError
+
+    try:
+        yield
+    except ModelSpecError as error:
+        fail(error, 2)
+    except Error as error:
+        fail(error, 1)
+    except OSError as error:
+        # a folder that cannot be written, a full disk
+        fail(error, 1)
+
+
+def fail(error: Exception, code: int) -> None:
+    err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+    raise typer.Exit(code) from error
+
+
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Warnings of the compiler as one line each, without the line of code that raised them."""
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if issubclass(category, UserWarning):
+            err.print(f"[yellow]warning:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.showwarning = show
+        yield
+
+
+@contextmanager
+def phases(console: Console) -> Iterator[Callable[[str, float], None]]:
+    """One bar that names the phase; what `torch2fpga.compile` takes as ``progress``.
+
+    It vanishes at the end, and nothing is drawn where nobody looks (a pipe, a log).
+    """
+    columns = (SpinnerColumn(), BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=1.0)
+        yield lambda phase, fraction: progress.update(task, description=escape(phase), completed=fraction)
+
+
+def load(model: str, seq: int | None, batch: int | None, inputs: str | None) -> LoadedModel:
+    from torch2fpga.hub import load_model
+
+    names = [name.strip() for name in inputs.split(",") if name.strip()] if inputs is not None else None
+    with err.status("loading the model"):
+        return load_model(model, seq=seq, batch=batch, inputs=names)
+
+
+def read_sentences(path: Path) -> list[str]:
+    """The lines of a UTF-8 text file that are not empty.
+
+    Raises:
+        InputError: if it is not UTF-8 or has no sentence.
+    """
+    from torch2fpga.errors import InputError
+
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text: {error}") from error
+    sentences = [line.strip() for line in lines if line.strip()]
+    if not sentences:
+        raise InputError(f"{path} has no sentences; expected one a line")
+    return sentences
+
+
+def compile_loaded(loaded: LoadedModel, board: str, precision: str, calibration: Path | None) -> Any:
+    import torch2fpga
+
+    rows = loaded.encode(read_sentences(calibration)) if calibration is not None else None
+    with warnings_as_lines(), phases(err) as progress:
+        return torch2fpga.compile(
+            loaded.model,
+            loaded.example,
+            board=board,
+            precision=precision,
+            calibration=rows,
+            progress=progress,
+        )
+
+
+def writable(path: Path) -> Path:
+    """A path that may be written: its parent exists or can be made."""
+    path = path.expanduser().resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _version(value: bool) -> None:
+    if value:
+        from torch2fpga.version import __version__
+
+        out.print(f"torch2fpga {__version__}", highlight=False)
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Options of the program itself."""

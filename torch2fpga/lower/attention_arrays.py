@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two multiplier arrays of attention: query times key, and weight times value.
+
+Each keeps the keys (values) of a sequence on chip and takes in what belongs to a head while the head
+before is multiplied. The operator itself and the softmax between them are in ``attention.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from torch2fpga import costs
+from torch2fpga.design import (
+    SCALAR,
+    Depths,
+    Design,
+    Estimate,
+    Layout,
+    Stage,
+    Tokens,
+    ceil_div,
+    pipelined,
+)
+from torch2fpga.errors import DesignError
+from torch2fpga.plan.packing import RECIPES
+from torch2fpga.simulate.fixed import reciprocal, round_shift
+
+#: keys a cycle: the divisors of a token's 16
+COLUMNS = (1, 2, 4, 8, 16)
+#: deepest bank in block RAM: at 1,024 a bank of 16 bytes is 8 BRAM18, beyond that 2 URAM are less
+BRAM_DEPTH = 1024
+#: keys whose weighted sum always fits the 27-bit operand of a multiplier: 255 * 128 each
+SLICE_KEYS = (1 << 26) // (255 * 128)
+
+
+def head_config(layout: Layout, design: Design) -> dict[str, Any]:
+    """Members that the three stages' configurations share."""
+    lanes = design.shape.lanes
+    return {
+        "heads": layout.groups,
+        "head_blocks": layout.group_blocks(lanes),
+        "key_blocks": ceil_div(design.shape.max_seq, lanes),
+    }
+
+
+@dataclass(frozen=True)
+class KeyedArray(Stage):
+    """A multiplier array of attention: it keeps the keys (or values) of a sequence in a bank a column.
+
+    Attributes:
+        layout: heads and head size.
+        columns: keys a cycle, a divisor of 16; in tokens of 8 keys at most 8. Each meets 16 (8) channels for
+            every row of the tile.
+        kv_groups: consecutive heads of queries that share a head of keys and values, which is kept once.
+    """
+
+    layout: Layout = SCALAR
+    columns: int = 16
+    kv_groups: int = 1
+
+    header: ClassVar[str] = "attention.hpp"
+    hold: ClassVar[str] = "tile"
+    whole_first: ClassVar[tuple[int, ...]] = (1,)
+
+    def __post_init__(self) -> None:
+        if self.columns not in COLUMNS:
+            raise DesignError(f"columns must be one of {', '.join(map(str, COLUMNS))}, not {self.columns}")
+        if self.kv_groups < 1 or self.layout.groups % self.kv_groups:
+            raise DesignError(f"{self.layout.groups} heads cannot share keys in groups of {self.kv_groups}")
+
+    @property
+    def kept_layout(self) -> Layout:
+        """Heads of keys and values, and head size."""
+        return Layout(self.layout.groups // self.kv_groups, self.layout.size)
+
+    def shared(self, kept: Tensor) -> Tensor:
+        """(batch, heads of keys, seq, size) as the heads of queries see it."""
+        return kept.repeat_interleave(self.kv_groups, 1) if self.kv_groups > 1 else kept
+
+    def banks(self, design: Design) -> int:
+        """Banks of the rows that are kept: keys that meet the multipliers in a cycle."""
+        return min(self.columns, design.shape.lanes)
+
+    def _parts(self, design: Design) -> int:
+        """Cycles that a key block takes."""
+        return design.shape.lanes // self.banks(design)
+
+    def bank_depth(self, design: Design) -> int:
+        """Tokens that a bank holds at the longest sequence."""
+        s = design.shape
+        return self.kept_layout.blocks(s.lanes) * ceil_div(s.max_seq, s.lanes) * self._parts(design)
+
+    def storage(self, design: Design) -> str:
+        """What the banks are made of: ``lutram``, ``bram`` or ``uram``."""
+        depth = self.bank_depth(design)
+        return "lutram" if depth <= costs.LUTRAM_DEPTH else "bram" if depth <= BRAM_DEPTH else "uram"
+
+    def config(self, design: Design) -> dict[str, Any]:
+        kept = {"columns": self.banks(design), "kept_in": f"t2f::in_{self.storage(design)}"}
+        return {**head_config(self.layout, design), **kept, "kv_groups": self.kv_groups}
+
+    def _kept(self, design: Design) -> Estimate:
+        """The banks."""
+        memory = {"lutram": costs.lutram, "bram": costs.bram, "uram": costs.uram}[self.storage(design)]
+        return costs.times(self.banks(design), memory(self.bank_depth(design), design.shape.lanes * 8))
+
+    def _cycles(self, design: Design, batch: int, seq: int, depths: tuple[int, int], scores: bool) -> int:
+        """Loops KEEP and SCORES or MEAN, each entered once a sequence."""
+        s, heads = design.shape, self.layout.groups
+        blocks, keys, parts = self.layout.group_blocks(s.lanes), ceil_div(seq, s.lanes), self._parts(design)
+        iterations = 0
+        for count, n in _tiles(seq, s.tile):
+            group = max((blocks if scores else keys) * parts, n)
+            taking, working = (blocks if scores else keys) * n, (keys if scores else blocks) * group
+            iterations += count * (taking + (heads - 1) * max(taking, working) + working + n)
+        keep = pipelined(heads // self.kv_groups * blocks * seq, depths[0])
+        return self.steps * batch * (keep + pipelined(iterations, depths[1]))
+
+
+def _tiles(seq: int, tile: int) -> list[tuple[int, int]]:
+    """The tiles of a sequence: how many of how many rows (none where the count is 0)."""
+    full, rest = divmod(seq, tile)
+    return [(full, tile), (1 if rest else 0, rest)]
+
+
+@dataclass(frozen=True)
+class ScoresStage(KeyedArray):
+    """q times k transposed.
+
+    Cycles: a sequence takes in its keys (KEEP, heads / kv_groups * head_blocks * seq iterations); then each
+    tile of n rows takes head_blocks * n + (heads - 1) * pass + key_blocks * group + n (SCORES, one loop a
+    sequence), with key_blocks = ceil(seq / lanes), group = max(head_blocks * lanes / columns, n), pass =
+    max(key_blocks * group, head_blocks * n). Every entry of a loop adds its depth and one cycle.
+    """
+
+    template: ClassVar[str] = "attention_scores"
+
+    def carried(self) -> tuple[list[Tokens], list[Tokens]]:
+        queries, keys = self.rows("int8", self.layout), self.rows("int8", self.kept_layout)
+        return [queries, keys], [Tokens("scores", "int32", self.layout)]
+
+    def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
+        assert inputs[0] is not None and inputs[1] is not None
+        q, k = split_heads(inputs[0], self.layout), self.shared(split_heads(inputs[1], self.kept_layout))
+        # Head sizes are below 1,024, so float32 products of int8 values are exact.
+        return [(q.float() @ k.float().transpose(-1, -2)).to(torch.int32)]
+
+    def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
+        return self._cycles(design, batch, seq, (depth("KEEP"), depth("SCORES")), scores=True)
+
+    def cost(self, design: Design) -> Estimate:
+        s, columns = design.shape, self.banks(design)
+        query = costs.lutram(2 * self.layout.group_blocks(s.lanes), s.lanes * 8)
+        # Sums, those of the block that are finished (they move up), and the result that leaves.
+        rows = costs.registers(s.tile, s.lanes * 32) + costs.register(s.tile * (s.lanes + columns) * 32)
+        return costs.total(
+            costs.multiplier_array(s.tile, columns, s.lanes),
+            self._kept(design),
+            costs.times(s.tile, query),
+            rows,
+            _control(design),
+            *(costs.port(s.lanes * bits) for bits in (8, 8, 32)),
+            Estimate(cycles=self.nominal_cycles(design)),
+        )
+
+
+@dataclass(frozen=True)
+class ValuesStage(KeyedArray):
+    """Weighted mean of v, 12 fraction bits.
+
+    Cycles: a sequence takes in its values (KEEP, heads / kv_groups * head_blocks * seq iterations); then each
+    tile of n rows takes key_blocks * n + (heads - 1) * pass + head_blocks * group + n (MEAN, one loop a
+    sequence), with key_blocks = ceil(seq / lanes), group = max(key_blocks * lanes / columns, n), pass =
+    max(head_blocks * group, key_blocks * n). Every entry of a loop adds its depth and one cycle.
+    """
+
+    template: ClassVar[str] = "attention_values"
+
+    def result_bits(self) -> int:
+        """A weighted mean of int8 with 12 fraction bits; its reciprocal is good to 2^-15."""
+        return 21
+
+    def carried(self) -> tuple[list[Tokens], list[Tokens]]:
+        values = self.rows("int8", self.kept_layout)
+        return [Tokens("scores", "uint8", self.layout), values], [self.rows("int32", self.layout)]
+
+    def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
+        assert inputs[0] is not None and inputs[1] is not None
+        p = inputs[0].float()
+        v = self.shared(split_heads(inputs[1], self.kept_layout)).float()
+        acc = torch.zeros(*p.shape[:3], v.shape[-1], dtype=torch.int32)
+        # 255 * 127 * 512 < 2^24: float32 is exact over pieces of 512 keys.
+        for start in range(0, p.shape[-1], 512):
+            part = slice(start, start + 512)
+            acc += (p[..., part] @ v[:, :, part]).to(torch.int32)
+        total = inputs[0].sum(-1).to(torch.int64).clamp(min=1)
+        mantissa, exponent = reciprocal(total)
+        product = acc.to(torch.int64) * mantissa[..., None]
+        y = round_shift(product, (exponent + 5)[..., None])
+        return [merge_heads(y.to(torch.int32))]
+
+    def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
+        return self._cycles(design, batch, seq, (depth("KEEP"), depth("MEAN")), scores=False)
+
+    def cost(self, design: Design) -> Estimate:
+        s, columns = design.shape, self.banks(design)
+        parts = self._parts(design)
+        p = costs.lutram(2 * ceil_div(s.max_seq, s.lanes), s.lanes * 8) + costs.select(columns * 8, parts)
+        row_sum = costs.adder_tree(columns, 8) + costs.add(32) + costs.register(32)
+        rows = costs.registers(s.tile, (s.lanes + 1) * 32) + costs.register(s.tile * s.lanes * 32)
+        # One slice a lane as long as the sum fits its wide operand (``t2f::times_mantissa``).
+        wide = ceil_div(s.max_seq, s.lanes) * s.lanes > SLICE_KEYS
+        product = costs.multiply(32, 33, 64) if wide else Estimate(dsp=1) + costs.add(49)
+        quotient = costs.times(s.lanes, product + costs.round_shift(64))
+        return costs.total(
+            weighing_array(s.tile, columns, s.lanes),
+            self._kept(design),
+            costs.times(s.tile, p + row_sum),
+            rows,
+            quotient,
+            costs.reciprocal(),
+            _control(design),
+            *(costs.port(s.lanes * bits) for bits in (8, 8, 32)),
+            Estimate(cycles=self.nominal_cycles(design)),
+        )
+
+
+def weighing_array(rows: int, columns: int, lanes: int) -> Estimate:
+    """``rows * columns * lanes`` products of uint8 weights and int8 values a cycle, and their sums.
+
+    Two rows share a multiplier; its cascade adds up chains of 4 keys (``t2f::weigh_pair``). The odd row of
+    an odd number has slices of its own.
+    """
+    pairs, odd = divmod(rows, 2)
+    chains = ceil_div(columns, RECIPES["u8a8"].chain)
+    pack = costs.times(pairs * columns, costs.add(9) + costs.register(27))
+    fields = costs.times(chains, costs.add(30)) + costs.times(chains - 1, costs.add(20) + costs.add(31))
+    pair = Estimate(dsp=columns) + fields + costs.times(2, costs.add(32))
+    return costs.total(
+        pack,
+        costs.times(pairs * lanes, pair),
+        costs.times(odd * lanes, Estimate(dsp=columns) + costs.add(32)),
+    )
+
+
+def _control(design: Design) -> Estimate:
+    """Two loops, the walk over tiles and heads, and the sizes of a sequence's passes."""
+    passes = costs.times(2, costs.multiply(32, 32, 32))
+    return costs.total(
+        costs.times(2, costs.loop()), costs.row_walk(), costs.times(9, costs.counter(16)), passes
+    )
+
+
+def split_heads(x: Tensor, layout: Layout) -> Tensor:
+    """(batch, seq, heads * size) to (batch, heads, seq, size)."""
+    return x.reshape(*x.shape[:2], layout.groups, layout.size).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """(batch, heads, seq, size) to (batch, seq, heads * size)."""
+    return x.transpose(1, 2).reshape(x.shape[0], x.shape[2], -1)

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many multipliers every stage gets: a mixed-integer programme over the choices of all stages.
+
+A group of stages (before, in, after the layer loop) takes, for each of its steps, the larger of
+    pace + path    and    busy + load of any stage,
+where ``pace`` is the busiest stage's time for all tiles but one, ``path`` the longest way of one tile
+through the group, and ``load`` the time in which a step's weights arrive: there is one buffer, so they
+arrive while the stage is idle. Minimised
+is the sum over groups and steps (latency), or the busiest stage over a whole launch (throughput),
+under the caps of the card, its memory ports and, if asked for, a limit on all products a cycle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+from torch2fpga.boards import Board
+from torch2fpga.design import Design, Estimate, Stage, ceil_div
+from torch2fpga.plan.choices import Choice
+from torch2fpga.plan.resources import MEAN_OF, RESOURCES
+from torch2fpga.plan.solver import Programme, Solution
+
+#: weight of the other objective, which decides between equals
+SECOND = 1e-3
+#: part of a step that one memory port less is worth: most ports cross to another region by a 512-bit
+#: stream, and wires across boundaries are scarce
+PORT_WORTH = 5e-3
+#: relative distance to the proven best at which the search ends
+GAP = 4e-3
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What all stages together may use.
+
+    Attributes:
+        resources: of each resource, by its field in ``Estimate``.
+        card: the user region's resources, for the cap on the mean of shares.
+        mean: that cap.
+        ports: memory ports.
+        products: a cycle; 0 for no limit.
+    """
+
+    resources: Mapping[str, float]
+    card: Mapping[str, float]
+    mean: float
+    ports: int
+    products: int = 0
+
+    @staticmethod
+    def of(board: Board, budget: float, products: int, fill: float = 1.0) -> Limits:
+        """A share of the board's caps; ``fill`` of that, because what is left must be placed."""
+        card = {r: float(getattr(board.total, r)) for r in RESOURCES}
+        share = {r: board.caps.share_of(r) * budget * fill * card[r] for r in RESOURCES}
+        return Limits(share, card, board.caps.mean * budget, board.masters, products)
+
+    def more(self, name: str, factor: float) -> Limits:
+        """The same with more of one of them (``mean``, ``ports``, ``products`` or a resource)."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        if name in self.resources:
+            values["resources"] = {**self.resources, name: self.resources[name] * factor}
+        elif name == "mean":
+            values["mean"] = self.mean * factor
+        else:
+            values[name] = int(values[name] * factor)
+        return Limits(**values)
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """The choice for every stage, and what the programme says it gives.
+
+    Attributes:
+        cycles: of the objective (modelled).
+        used: of every limit.
+        pace: the busiest stage of each group.
+    """
+
+    chosen: Mapping[str, Choice]
+    cycles: float
+    used: Mapping[str, float]
+    pace: Mapping[str, str]
+
+
+def allocate(
+    design: Design,
+    options: Mapping[str, Sequence[Choice]],
+    fixed: Estimate,
+    fixed_ports: int,
+    limits: Limits,
+    objective: str,
+) -> Allocation | None:
+    """The best choices within the limits; None if none fit.
+
+    Args:
+        options: choices of every stage, by name.
+        fixed, fixed_ports: what the design needs besides its stages.
+    """
+    p = Programme()
+    for name, found in options.items():
+        for i in range(len(found)):
+            p.binary(("z", name, i))
+        p.row({("z", name, i): 1.0 for i in range(len(found))}, 1.0, 1.0)
+    _limit(p, options, fixed, fixed_ports, limits)
+    _time(p, design, options, objective)
+    solution = p.solve(gap=GAP)
+    return None if solution is None else _allocation(design, options, fixed, fixed_ports, solution)
+
+
+def _limit(
+    p: Programme,
+    options: Mapping[str, Sequence[Choice]],
+    fixed: Estimate,
+    fixed_ports: int,
+    limits: Limits,
+) -> None:
+    every = [(("z", n, i), c) for n, found in options.items() for i, c in enumerate(found)]
+    for resource, limit in limits.resources.items():
+        terms = {key: float(getattr(c.cost, resource)) for key, c in every}
+        p.row(terms, upper=limit - getattr(fixed, resource))
+    shares = {
+        key: sum(getattr(c.cost, r) / limits.card[r] for r in MEAN_OF) / len(MEAN_OF) for key, c in every
+    }
+    taken = sum(getattr(fixed, r) / limits.card[r] for r in MEAN_OF) / len(MEAN_OF)
+    p.row(shares, upper=limits.mean - taken)
+    p.row({key: float(c.ports) for key, c in every}, upper=limits.ports - fixed_ports)
+    if limits.products:
+        p.row({key: float(c.products) for key, c in every}, upper=limits.products)
+
+
+def _time(
+    p: Programme, design: Design, options: Mapping[str, Sequence[Choice]], objective: str
+) -> None:
+    """Pace and path of every group, the launch's busiest stage, and the objective."""
+    s = design.shape
+    launch = p.variable("launch")
+    latency, throughput = (1.0, SECOND) if objective == "latency" else (SECOND, 1.0)
+    p.cost(launch, throughput)
+    port = PORT_WORTH * _ideal(design, options)
+    for name, found in options.items():
+        for i, c in enumerate(found):
+            if c.ports:
+                p.cost(("z", name, i), port * c.ports)
+    writer = {o: stage for stage in design.stages for o in stage.outputs}
+    for group in dict.fromkeys(stage.group for stage in design.stages):
+        pace, path = p.variable(("pace", group)), p.variable(("path", group))
+        period = p.variable(("period", group))
+        p.row({period: 1.0, pace: -1.0, path: -1.0}, lower=0.0)
+        stages = [x for x in design.stages if x.group == group]
+        p.cost(period, latency * stages[0].steps)
+        for stage in stages:
+            found = options[stage.name]
+            tiles = s.max_batch * (1 if stage.one_row else ceil_div(s.max_seq, s.tile))
+            z = [("z", stage.name, i) for i in range(len(found))]
+            most = {k: -c.busy * (1 - 1 / tiles) for k, c in zip(z, found, strict=True)}
+            p.row({pace: 1.0, **most}, lower=0.0)
+            step = {k: -(c.busy + c.load) for k, c in zip(z, found, strict=True)}
+            p.row({period: 1.0, **step}, lower=0.0)
+            whole = {k: stage.steps * v for k, v in step.items()}
+            p.row({launch: 1.0, **whole}, lower=0.0)
+            _path(p, design, stage, found, writer, path)
+
+
+def _ideal(design: Design, options: Mapping[str, Sequence[Choice]]) -> float:
+    """Cycles of a launch if all arrays were as busy as those of the widest choices together."""
+    widest = [(s, max(options[s.name], key=lambda c: c.products)) for s in design.stages]
+    work = sum(c.busy * c.products * s.steps for s, c in widest)
+    return work / max(1, sum(c.products for _, c in widest))
+
+
+def _path(
+    p: Programme,
+    design: Design,
+    stage: Stage,
+    found: Sequence[Choice],
+    writer: Mapping[str, Stage],
+    path: object,
+) -> None:
+    """When the first tile leaves a stage: after it left those before it in the group."""
+    left = p.variable(("left", stage.name))
+    own = {("z", stage.name, i): -c.tile for i, c in enumerate(found)}
+    p.row({left: 1.0, **own}, lower=0.0)
+    p.row({path: 1.0, left: -1.0}, lower=0.0)
+    order = {x.name: i for i, x in enumerate(design.stages)}
+    for name in stage.inputs:
+        source = writer.get(name)
+        if source is None or source.group != stage.group or order[source.name] >= order[stage.name]:
+            continue  # another group's, or what the layer loop brings back
+        p.row({left: 1.0, ("left", source.name): -1.0, **own}, lower=0.0)
+
+
+def _allocation(
+    design: Design,
+    options: Mapping[str, Sequence[Choice]],
+    fixed: Estimate,
+    fixed_ports: int,
+    solution: Solution,
+) -> Allocation:
+    chosen = {
+        name: next(c for i, c in enumerate(found) if solution.chosen(("z", name, i)))
+        for name, found in options.items()
+    }
+    used = {
+        r: float(getattr(fixed, r) + sum(getattr(c.cost, r) for c in chosen.values())) for r in RESOURCES
+    }
+    used["ports"] = float(fixed_ports + sum(c.ports for c in chosen.values()))
+    used["products"] = float(sum(c.products for c in chosen.values()))
+    pace: dict[str, str] = {}
+    for group in dict.fromkeys(s.group for s in design.stages):
+        stages = [s.name for s in design.stages if s.group == group]
+        pace[group] = max(stages, key=lambda n: chosen[n].busy + chosen[n].load)
+    return Allocation(chosen, solution.objective, used, pace)

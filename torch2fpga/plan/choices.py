@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the optimiser may choose for every stage, and what each choice costs.
+
+All figures come from the stages themselves (``Stage.cycles``, ``Stage.cost``): a choice is a stage
+with other fields, so that what is planned is what is emitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from torch2fpga import costs
+from torch2fpga.boards import Board
+from torch2fpga.design import Design, Estimate, Layout, Stage, ceil_div, nominal_depth
+from torch2fpga.lower.attention import ScoresStage, ValuesStage
+from torch2fpga.lower.deal import DealStage
+from torch2fpga.lower.gather import GatherStage
+from torch2fpga.lower.linear import MatmulStage
+from torch2fpga.plan.plan import COLUMNS, Array
+from torch2fpga.plan.resources import ports_cost
+
+#: memory ports that copies may share
+SHARED = (1, 2, 4)
+#: most copies of a linear layer's array
+MAX_COPIES = 16
+#: weights of a memory word, the least that an array takes a cycle
+WORD = 64
+
+ArrayStage = MatmulStage | ScoresStage | ValuesStage
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to build a stage.
+
+    Attributes:
+        array: what it is, None for a stage without arrays.
+        busy: cycles of a step for the whole launch, its weights apart.
+        load: cycles in which the weights of a step arrive.
+        tile: cycles from a tile's arrival to its departure, for stages that hold tiles.
+        cost: of all copies, with what joins them.
+        ports: memory ports of its weights.
+        products: a cycle, of all copies.
+        ways: channels a cycle of a stage without arrays, 0 where there is nothing to choose.
+    """
+
+    array: Array | None
+    busy: float
+    load: float
+    tile: float
+    cost: Estimate
+    ports: int = 0
+    products: int = 0
+    ways: int = 0
+
+
+def choices(
+    design: Design, stage: Stage, board: Board, clock_mhz: float, keep: str = "", every: bool = False
+) -> list[Choice]:
+    """Every way to build a stage of a design that is not split yet.
+
+    Args:
+        keep: where weights are kept, if it is not to be chosen.
+        every: also choices that are in nothing better than another one.
+    """
+    if isinstance(stage, MatmulStage):
+        beat = board.hbm.beat_cycles(64, clock_mhz)
+        stage = replace(stage, keep=keep) if keep else stage
+        found = [_matmul(design, stage, *widths, beat) for widths in _widths(design, stage)]
+        found = [replace(c, cost=c.cost + ports_cost(board, c.ports)) for c in found]
+        found = found if every else _worth(found)
+    elif isinstance(stage, ScoresStage | ValuesStage):
+        widths = [c for c in COLUMNS if c <= design.shape.lanes]
+        found = [_attention(design, replace(stage, columns=c)) for c in widths]
+    elif hasattr(stage, "ways"):
+        widths = [w for w in COLUMNS if w <= design.shape.lanes]
+        found = [_elementwise(design, with_ways(stage, w), w) for w in widths]
+    else:
+        found = [_elementwise(design, stage, 0)]
+    return found
+
+
+def _worth(found: Iterable[Choice]) -> list[Choice]:
+    """Choices that are better than each other one in something."""
+    every = [(_measures(c), c) for c in found]
+    kept: list[tuple[tuple[float, ...], Choice]] = []
+    for measures, choice in sorted(every, key=lambda x: x[0]):
+        if not any(all(a <= b for a, b in zip(other, measures, strict=True)) for other, _ in kept):
+            kept.append((measures, choice))
+    return [choice for _, choice in kept]
+
+
+def _measures(c: Choice) -> tuple[float, ...]:
+    """What counts about a choice, less is better. Memory blocks and logic are compared roughly: a
+    thousandth of the card is nothing to choose by."""
+    cost = c.cost
+    return (c.busy, c.load, c.tile, cost.dsp, cost.uram, cost.bram18 // 16, cost.lut // 4000, c.ports)
+
+
+def _widths(design: Design, stage: MatmulStage) -> Iterator[tuple[int, int, int]]:
+    """Columns, copies and ports of a linear layer, without copies that would shorten nothing."""
+    lanes = design.shape.lanes
+    blocks = stage.layout_out.blocks(lanes)
+    least = WORD // lanes
+    widths = [c for c in COLUMNS if least <= c <= (least if stage.streamed else lanes)]
+    for copies in range(1, min(MAX_COPIES, blocks) + 1):
+        if copies > 1 and ceil_div(blocks, copies) == ceil_div(blocks, copies - 1):
+            continue
+        ports = {copies} if stage.streamed else {p for p in SHARED if p <= copies}
+        yield from ((columns, copies, p) for columns in widths for p in sorted(ports))
+
+
+def _times(design: Design, stage: Stage) -> tuple[float, float, float]:
+    """(busy, load, tile) of a stage without weights."""
+    s = design.shape
+    busy = stage.cycles(design, s.max_batch, s.max_seq, nominal_depth) / stage.steps
+    tiles = s.max_batch * (1 if stage.one_row else ceil_div(s.max_seq, s.tile))
+    return busy, 0.0, busy / tiles if stage.hold == "tile" else float(nominal_depth(""))
+
+
+def with_ways(stage: Stage, ways: int) -> Stage:
+    """A stage that works on so many channels a cycle; itself where there is nothing to choose."""
+    if not hasattr(stage, "ways"):
+        return stage
+    changed: Stage = replace(stage, ways=ways)  # type: ignore[call-arg]
+    return changed
+
+
+def _elementwise(design: Design, stage: Stage, ways: int) -> Choice:
+    return Choice(None, *_times(design, stage), stage.cost(design), ways=ways)
+
+
+def _attention(design: Design, stage: ScoresStage | ValuesStage) -> Choice:
+    s = design.shape
+    products = s.tile * s.lanes * stage.columns
+    return Choice(Array(1, stage.columns), *_times(design, stage), stage.cost(design), 0, products)
+
+
+def _matmul(
+    design: Design, stage: MatmulStage, columns: int, copies: int, ports: int, beat: float
+) -> Choice:
+    s = design.shape
+    blocks = ceil_div(stage.layout_out.blocks(s.lanes), copies)
+    layout = stage.layout_out if copies == 1 else Layout(1, blocks * s.lanes)
+    one = replace(stage, columns=columns, layout_out=layout)
+    busy, _, _ = _times(design, one)
+    words, kept = one.weight_words(design), one.weights_kept
+    load = words * ceil_div(copies, ports) * beat
+    tiles = s.max_batch * (1 if stage.one_row else ceil_div(s.max_seq, s.tile))
+    if kept == "streamed":  # the port sets the pace
+        busy, load = max(busy, tiles * load), 0.0
+    else:
+        busy -= words
+        load = load if kept == "step" else 0.0  # resident: loaded before the first step
+    cost = costs.times(copies, one.cost(design))
+    if copies > 1:
+        cost = cost + gather_of(design, stage, copies).cost(design)
+    if ports < copies:
+        cost = cost + costs.times(ports, deal_of(stage, ceil_div(copies, ports), words).cost(design))
+    array = Array(copies, columns, kept, ports)
+    return Choice(array, busy, load, busy / tiles, cost, ports, copies * one.products(design))
+
+
+def gather_of(design: Design, stage: MatmulStage, copies: int) -> GatherStage:
+    """The stage that joins the outputs of copies, for its cost."""
+    inputs = tuple(f"{stage.name}_{i}" for i in range(copies))
+    return GatherStage(
+        f"{stage.name}_gather", stage.path, stage.group, stage.steps, inputs, stage.outputs,
+        one_row=stage.one_row, layout=stage.layout_out, lanes=design.shape.lanes,
+    )  # fmt: skip
+
+
+def deal_of(stage: MatmulStage, copies: int, words: int) -> DealStage:
+    """The stage that hands a port's words to copies, for its cost."""
+    outputs = tuple(f"{stage.name}_{i}" for i in range(copies))
+    return DealStage(
+        f"{stage.name}_deal", stage.path, stage.group, stage.steps, ("words",), outputs,
+        words=(words,) * copies, arrays=outputs,
+    )  # fmt: skip

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a lowered design and what is wanted of it to the planned design."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from torch2fpga.boards import Board
+from torch2fpga.design import Design, StepData
+from torch2fpga.errors import CompileError
+from torch2fpga.lower.attention import ScoresStage, ValuesStage
+from torch2fpga.lower.linear import MatmulStage
+from torch2fpga.plan.apply import apply_plan
+from torch2fpga.plan.optimise import optimise
+from torch2fpga.plan.partition import contiguous
+from torch2fpga.plan.plan import Array, Plan
+from torch2fpga.plan.summary import Gain
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A design with kernels, FIFOs and channels, its constants, and the complete plan behind it."""
+
+    design: Design
+    data: Mapping[str, StepData]
+    plan: Plan
+    gains: tuple[Gain, ...] = ()
+
+
+def put_into_effect(
+    design: Design, data: Mapping[str, StepData], wanted: Plan, board: Board, simple: bool = False
+) -> Planned:
+    """Complete the plan, by optimising or by the simple rules, and apply it.
+
+    Raises:
+        CompileError: for plans that name what is not there, and models that do not fit.
+        DesignError: for regions that are impossible.
+    """
+    gains: tuple[Gain, ...] = ()
+    if simple:
+        plan = simple_plan(design, wanted)
+    else:
+        found = optimise(design, wanted)
+        plan, gains = found.plan, found.gains
+    planned, constants = apply_plan(design, data, plan, board)
+    return Planned(planned, constants, plan, gains)
+
+
+def simple_plan(design: Design, wanted: Plan) -> Plan:
+    """One array a layer as the lowering made it, stages in order cut into even parts."""
+    arrays, lanes = {}, design.shape.lanes
+    for stage in design.stages:
+        if isinstance(stage, MatmulStage):
+            arrays[stage.name] = Array(1, min(stage.columns, lanes), stage.weights_kept, 1)
+        elif isinstance(stage, ScoresStage | ValuesStage):
+            arrays[stage.name] = Array(1, min(stage.columns, lanes))
+    slr = {s.name: 0 for s in design.stages}
+    if design.steps > 1 or any(s.group == "loop" for s in design.stages):
+        for count in (3, 2):
+            slr = contiguous(design, count)
+            if len(set(slr.values())) > 1:
+                break
+        else:
+            raise CompileError("the layer loop cannot be cut into two kernels")
+    return replace(wanted, tile=design.shape.tile, arrays=arrays, slr=slr)
