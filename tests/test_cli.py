@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,8 @@ import torch2fpga
 from tests import tiny
 from tests.tiny import cxx_cache
 from torch2fpga import cli, hub
+from torch2fpga.cli.wishes import Objective
+from torch2fpga.plan.plan import OBJECTIVES, Array, load_plan
 
 __all__ = ["cxx_cache"]
 
@@ -79,7 +82,7 @@ def test_help_answers_without_loading_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("verb", ["compile", "explain", "verify", "report", "time"])
+@pytest.mark.parametrize("verb", ["compile", "explain", "verify", "report", "plan", "time"])
 def test_help_shows_an_example_of_each_verb(verb: str) -> None:
     result = run(verb, "--help")
     assert result.exit_code == 0
@@ -268,6 +271,106 @@ def test_wrong_usage_of_time(arguments: list[str], status: int, message: str, sa
     assert result.exit_code == status, result.output
     assert message in result.stderr
     assert "Traceback" not in result.output
+
+
+# -- plan ------------------------------------------------------------------------------------------
+
+
+def test_objectives_are_the_planners() -> None:
+    assert tuple(Objective) == OBJECTIVES
+
+
+def test_a_saved_plan_can_be_edited_and_given_back(tmp_path: Path) -> None:
+    first = tmp_path / "new" / "first.toml"
+    result = run("plan", "examples.encoder:factory", "--tile", 2, "--clock", 225, "--save-plan", first)
+    assert result.exit_code == 0, result.output
+    assert "AMD Alveo U280, 225 MHz, best latency" in result.stdout and "tiles of 2 rows" in result.stdout
+    assert f"written to {first}" in result.stdout
+    plan = load_plan(first)
+    assert (plan.clock_mhz, plan.tile, plan.board) == (225, 2, "u280")
+    name = next(n for n, a in plan.arrays.items() if a.weights)
+    wanted = Array(1, 4, "resident", 1)
+    edited = replace(plan, arrays={**plan.arrays, name: wanted}, slr={}).save(tmp_path / "edited.toml")
+    result = run(
+        "compile", "examples.encoder:factory", "--plan", edited, "--clock", 200, "--out", tmp_path / "p",
+        "--save", tmp_path / "s", "--save-plan", tmp_path / "last.toml",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "not synthesised" in result.stdout and "SLR0-SLR1: " in result.stdout
+    last = load_plan(tmp_path / "last.toml")
+    assert last == torch2fpga.load(tmp_path / "s").origin.plan
+    assert (last.arrays[name], last.tile, last.clock_mhz) == (wanted, 2, 200)  # an option goes first
+    assert str(torch2fpga.load(tmp_path / "s").plan) in result.stdout
+
+
+def test_plan_of_a_saved_model(saved: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "plan.json"
+    result = run("plan", saved, "--json", out)
+    assert result.exit_code == 0, result.output
+    report = torch2fpga.load(saved).plan
+    assert result.stdout.startswith(str(report))
+    assert json.loads(out.read_text()) == report.to_json()
+
+
+def test_the_simple_plan_and_a_share_of_the_card(tmp_path: Path) -> None:
+    made = {name: tmp_path / name for name in ("simple", "small")}
+    run("plan", "examples.encoder:factory", "--plan", "simple", "--save-plan", made["simple"])
+    result = run(
+        "plan", "examples.encoder:factory", "--budget", 0.5, "--objective", "throughput", "--board", "u55c",
+        "--save-plan", made["small"],
+    )  # fmt: skip
+    assert "AMD Alveo U55C, 250 MHz, best throughput, 50% of the caps" in result.stdout
+    simple, small = (load_plan(path) for path in made.values())
+    assert {a.copies for a in simple.arrays.values()} == {1} and not simple.ways
+    assert (small.board, small.objective, small.budget) == ("u55c", "throughput", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "status", "message"),
+    [
+        ("budgt = 1.0", [], 1, "plan.toml: the plan has the unknown key 'budgt'"),
+        ("tile = ", [], 1, "plan.toml: cannot be read as a plan"),
+        ("board = 'u9000'", [], 1, "unknown board 'u9000'"),
+        ("[arrays.nothing]\ncopies = 2", [], 1, "names nothing; there are"),
+        ("tile = 2", ["--tile", 65], 2, "--tile"),
+        ("tile = 2", ["--budget", 1.5], 2, "--budget"),
+        ("tile = 2", ["--clock", 5], 2, "--clock"),
+        ("tile = 2", ["--objective", "beauty"], 2, "--objective"),
+        ("tile = 2", ["--plan", "missing.toml"], 2, "there is no file 'missing.toml'"),
+        ("tile = 2", ["--board", "u9000"], 1, "unknown board 'u9000'"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["compile", "plan"])
+def test_wrong_plans(
+    verb: str, text: str, arguments: list[object], status: int, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "plan.toml").write_text(text + "\n")
+    result = run(verb, "examples.mlp:factory", "--plan", tmp_path / "plan.toml", *arguments)
+    assert result.exit_code == status, result.output
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_a_compiled_model_has_no_other_plan(saved: Path) -> None:
+    for verb in ("plan", "time"):
+        result = run(verb, saved, "--plan", "simple", "--budget", 0.5)
+        assert result.exit_code == 1
+        assert "--plan, --budget can no longer be chosen" in result.stderr
+
+
+@pytest.mark.gxx
+def test_every_verb_that_runs_takes_a_plan(tmp_path: Path) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text("tile = 2\nclock_mhz = 225\n")
+    out, page = tmp_path / "run.json", tmp_path / "page.html"
+    result = run(
+        "time", "examples.mlp:factory", "--plan", plan, "--no-spread", "--no-interval", "--json", out
+    )
+    assert result.exit_code == 0, result.output
+    assert json.loads(out.read_text())["clock_mhz"] == 225  # the plan's, not the card's
+    assert run("verify", "examples.mlp:factory", "--plan", plan).exit_code == 0
+    assert run("report", "examples.mlp:factory", "--plan", plan, "--out", page).exit_code == 0
+    assert "225 MHz" in page.read_text()
 
 
 # -- Hugging Face directories ----------------------------------------------------------------------

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import torch2fpga
+from examples import encoder
 from scripts import pictures, supported
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -136,6 +138,19 @@ def test_code_excerpts_stand_in_the_code() -> None:
                 assert part.strip("\n") in source, f"{path.name}: this is not in {name}:\n{part}"
                 found += 1
     assert found > 0
+
+
+def test_the_plan_in_the_readme_is_the_one_that_is_made() -> None:
+    """An excerpt of ``torch2fpga plan examples.encoder:factory``, gaps marked ``...``; else copy it anew."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (excerpt,) = re.findall(r"^<!-- plan of examples.encoder -->\n```text\n(.*?)^```", text, re.M | re.S)
+    model, inputs = encoder.factory()
+    with pytest.warns(UserWarning, match="calibrated on no inputs"):
+        printed = str(torch2fpga.compile(model, inputs).plan) + "\n"
+    parts = excerpt.split("...\n")
+    assert len(parts) > 3
+    for part in parts:
+        assert part in printed, f"README.md shows\n{part}\nbut the plan is\n{printed}"
 
 
 def test_table_of_operators_is_current(capsys: pytest.CaptureFixture[str]) -> None:

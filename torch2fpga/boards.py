@@ -170,7 +170,7 @@ class Board:
     caps: Caps
     crossing_cycles: int
     routed: tuple[Routed, ...]
-    clock_mhz: int
+    clock_mhz: float
     note: str
 
     @property
@@ -363,6 +363,16 @@ U55C = Board(
 
 #: by name
 BOARDS = {board.name: board for board in (U280, U280_XDMA_201920, U55C)}
+
+
+def board_at(name: str, clock_mhz: float) -> Board:
+    """The board of that name, for a design that is planned with another clock.
+
+    Raises:
+        CompileError: with the names there are.
+    """
+    clock = int(clock_mhz) if clock_mhz == int(clock_mhz) else clock_mhz
+    return replace(board_named(name), clock_mhz=clock)
 
 
 def board_named(name: str) -> Board:

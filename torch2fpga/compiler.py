@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from torch2fpga.boards import board_named
+from torch2fpga.boards import board_at
 from torch2fpga.capture import Captured, Inputs, capture, split_inputs
 from torch2fpga.compiled import CompiledModel, Origin
 from torch2fpga.design import Shape
@@ -31,7 +31,7 @@ from torch2fpga.passes.quantise import Quantise
 from torch2fpga.passes.rms_norm import RecogniseRmsNorm
 from torch2fpga.passes.roll import Roll
 from torch2fpga.passes.rotary import PairRotary, RecogniseRotary
-from torch2fpga.plan.effect import put_into_effect
+from torch2fpga.plan.effect import Planned, put_into_effect
 from torch2fpga.plan.plan import Plan, load_plan, plan_values
 from torch2fpga.runtime.host import InputSpec, Interface, OutputItem
 from torch2fpga.verifier import verify_design
@@ -172,7 +172,7 @@ def compile(
     wanted = _wanted(
         plan, board=board, objective=objective, budget=budget, clock_mhz=clock_mhz, tile=tile
     )
-    table = board_named(wanted.board)
+    table = board_at(wanted.board, wanted.clock_mhz)
     if precision not in PRECISIONS:
         raise CompileError(f"precision {precision!r} is not supported; use one of {list(PRECISIONS)}")
     say("capture", 0.0)
@@ -196,9 +196,7 @@ def compile(
     planned = put_into_effect(lowered.design, lowered.data, wanted, table, simple=plan == "simple")
     verify_design(planned.design)
     interface = _interface(module, lowered, captured)
-    origin = replace(
-        _origin(model, captured, module, samples, notes, precision, lowered, planned.plan), gains=planned.gains
-    )
+    origin = _origin(model, captured, module, samples, notes, precision, lowered, planned)
     say("done", 1.0)
     data = {name: list(steps) for name, steps in planned.data.items()}
     return CompiledModel(planned.design, data, interface, captured.output, table, origin)
@@ -340,14 +338,15 @@ def _origin(
     notes: list[str],
     precision: str,
     lowered: Lowered,
-    plan: Plan,
+    planned: Planned,
 ) -> Origin:
     return Origin(
         model_class=type(model).__name__,
         parameters=sum(p.numel() for p in {id(p): p for p in model.parameters()}.values()),
         precision=precision,
         calibration_samples=len(samples),
-        plan=plan,
+        plan=planned.plan,
+        gains=planned.gains,
         notes=tuple(notes),
         mapping=tuple(module.meta["mapping"]),
         canonical=module,

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from torch2fpga.boards import board_named
+from torch2fpga.boards import board_at
 from torch2fpga.capture import OutputSpec
 from torch2fpga.compiled import CompiledModel, Origin
 from torch2fpga.design import Design, Kernel, Layout, Port, Shape, Stage, Stream
@@ -219,7 +219,8 @@ def load(path: str | Path) -> CompiledModel:
         load_plan(o["plan"]), tuple(Gain(**g) for g in o["gains"]), tuple(o["notes"]),
         tuple((str(a), str(b), str(c)) for a, b, c in o["mapping"]),
     )  # fmt: skip
-    return CompiledModel(design, data, interface, spec, board_named(document["board"]), origin)
+    board = board_at(document["board"], origin.plan.clock_mhz)
+    return CompiledModel(design, data, interface, spec, board, origin)
 
 
 def _design(entry: Mapping[str, Any]) -> Design:

@@ -58,7 +58,8 @@ def _row(row: int) -> tuple[Stage, tuple[Stream, ...]]:
     return stage, (Stream("x", "rows", "int16", layout), Stream("y", "rows", "int16", layout, one_row=True))
 
 
-STAGES = [*(_slice(*s) for s in SLICES), *(_join(*j) for j in JOINS), _row(0), _row(4), _row(18), _row(-1), _row(-4)]
+ROWS = (0, 4, 18, -1, -4)
+STAGES = [*(_slice(*s) for s in SLICES), *(_join(*j) for j in JOINS), *(_row(r) for r in ROWS)]
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +143,9 @@ def test_a_row_counted_from_the_end_is_the_last_of_every_length() -> None:
     for seq in (1, SEQ - 2, SEQ):
         x = rows(BATCH, seq, WIDTH)
         assert made.verify(x).bit_exact
-        assert torch.allclose(made(x), torch.tanh(x)[:, -1], atol=0.1)
+        with torch.no_grad():
+            expected = model(x)
+        assert torch.allclose(made(x), expected, atol=0.1)
     third = compile_model(Inside(lambda x: torch.tanh(x)[:, -3]), INPUTS)
     with pytest.raises(InputError, match="takes row 2"):
         third(rows(BATCH, 2, WIDTH))

@@ -22,7 +22,9 @@ from tests.tiny import (
 from torch2fpga.lower.add import add
 from torch2fpga.lower.attention import attention
 from torch2fpga.lower.layer_norm import layer_norm
-from torch2fpga.passes.quantise import Format, demands, search_smoothing
+from torch2fpga.lower.linear import quantise_weight
+from torch2fpga.lower.multiply import product_scale
+from torch2fpga.passes.quantise import Format, demands, search_factor, search_smoothing
 
 __all__ = ["seeded"]
 
@@ -133,3 +135,25 @@ def test_zero_weights_before_gelu(bias: float) -> None:
     want = model(x).detach()
     got = compile_model(model, (x,)).reference(x)
     assert float((got - want).abs().max()) < 0.01 * float(want.abs().max())
+
+
+def test_smoothing_of_a_product_pays_where_channels_differ() -> None:
+    """One channel a hundred times the others: its scale goes into the factor, and rows keep their int8."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(64, 40, generator=generator)
+    rows[:, 3] *= 100
+    weights = torch.randn(24, 40, generator=generator)
+    weights[:, 3] /= 100
+    largest, least = rows.abs().amax(0).double(), torch.full((40,), 2.0**-14, dtype=torch.float64)
+    factor = search_factor(rows, largest, least, weights, 1)
+    assert bool((factor >= least * (1 - 1e-12)).all()), "the factor's own format must hold it"
+    assert float(factor[3] / factor.median()) > 5
+
+    def error(scale: torch.Tensor) -> float:
+        units = rows / scale.float()
+        unit = torch.exp2(torch.log2(units.abs().amax(1, keepdim=True) / 127).ceil().clamp(min=0))
+        data, weight_scale = quantise_weight(weights, scale)
+        product = (torch.floor(units / unit + 0.5) * unit) @ data.float().t() * weight_scale.float()
+        return float((product - rows @ weights.t()).square().mean())
+
+    assert error(product_scale(factor)) < error(product_scale(least)) / 20

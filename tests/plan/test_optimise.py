@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import torch2fpga
 from tests.tiny import build, compile_model, cxx_cache, named, run
 from torch2fpga.boards import U280
 from torch2fpga.compiled import CompiledModel
@@ -99,7 +100,8 @@ def linear(model: CompiledModel) -> str:
 @pytest.mark.gxx
 def test_an_edited_plan_is_followed(tmp_path: Path) -> None:
     name = linear(planned())
-    wish = {"tile": 2, "arrays": {name: {"copies": 2, "columns": 8, "ports": 1}}, "slr": {f"{name}_array1": 2}}
+    array = {"copies": 2, "columns": 8, "ports": 1}
+    wish = {"tile": 2, "arrays": {name: array}, "slr": {f"{name}_array1": 2}}
     model = plan_model(plan=wish)
     assert model.origin.plan.arrays[name] == Array(2, 8, "step", 1)
     assert model.origin.plan.tile == model.design.shape.tile == 2
@@ -161,3 +163,13 @@ def test_throughput_balances_the_launch() -> None:
     busy = plan_model(objective="throughput", budget=0.5)
     pace = [max(s.busy for s in m.plan.stages) for m in (quick, busy)]
     assert pace[1] <= pace[0]
+
+
+def test_the_plan_s_clock_reaches_the_project(tmp_path: Path) -> None:
+    model = plan_model(clock_mhz=225)
+    files = project_files(model)
+    (link,) = [text for name, text in files.items() if name.endswith("link.cfg")]
+    assert "kernel_frequency=225\n" in link
+    assert model.board.clock_mhz == 225 != U280.clock_mhz
+    model.save(tmp_path / "saved")
+    assert torch2fpga.load(tmp_path / "saved").board.clock_mhz == 225

@@ -279,8 +279,15 @@ def test_a_short_residual_of_a_model(model: CompiledModel) -> None:
     assert wait in found.cycle and name in str(found)
     for one, following in zip(found.cycle, (*found.cycle[1:], found.cycle[0]), strict=True):
         assert one.peer == following.stage
+    writers, readers = design.writers(), design.readers()
+    for stage in design.stages:  # what prepares a stage's first input takes it, and hands it on
+        front = stage.front(design)
+        if front is not None:
+            readers[stage.inputs[0]] = front.name
+            writers |= {fifo.name: front.name for fifo in front.fifos}
+            readers |= {fifo.name: stage.name for fifo in front.fifos}
     for one in found.waits:
-        ends = (design.writers()[one.stream], design.readers()[one.stream])
+        ends = (writers[one.stream], readers[one.stream])
         assert (one.peer, one.stage) == (ends if one.side == "read" else ends[::-1])
     exact(model, INPUTS, cosine=None)  # the functional library is not disturbed
 

@@ -1,13 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: compile, explain, verify, report, time, estimate."""
+"""The command line: compile, explain, verify, report, plan, time, estimate."""
 
 from __future__ import annotations
 
 # verbs register themselves, in the order in which help lists them
-from torch2fpga.cli import compiling, timing, estimating  # isort: skip
+from torch2fpga.cli import compiling, planning, timing, estimating  # isort: skip
 from torch2fpga.cli.common import NOT_PROVEN, app, phases, read_sentences
 
-__all__ = ["NOT_PROVEN", "app", "compiling", "estimating", "main", "phases", "read_sentences", "timing"]
+__all__ = [
+    "NOT_PROVEN",
+    "app",
+    "compiling",
+    "estimating",
+    "main",
+    "phases",
+    "planning",
+    "read_sentences",
+    "timing",
+]
 
 
 def main() -> None:

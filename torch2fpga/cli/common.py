@@ -7,7 +7,7 @@ torch and the compiler are imported inside the commands, so that ``--help`` answ
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +18,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
+    from torch2fpga.cli.wishes import Wishes
+    from torch2fpga.compiled import CompiledModel
     from torch2fpga.hub import LoadedModel
 
 #: without Vitis and without a card, this is what nobody has seen yet
@@ -153,19 +155,44 @@ def read_sentences(path: Path) -> list[str]:
     return sentences
 
 
-def compile_loaded(loaded: LoadedModel, board: str, precision: str, calibration: Path | None) -> Any:
+def compile_loaded(
+    loaded: LoadedModel, wishes: Wishes, precision: str, calibration: Path | None
+) -> CompiledModel:
     import torch2fpga
 
+    planning = wishes.arguments()  # a file that is no plan is told before anything is computed
     rows = loaded.encode(read_sentences(calibration)) if calibration is not None else None
     with warnings_as_lines(), phases(err) as progress:
         return torch2fpga.compile(
             loaded.model,
             loaded.example,
-            board=board,
             precision=precision,
             calibration=rows,
             progress=progress,
+            **planning,
         )
+
+
+def saved_model(model: str, choices: Mapping[str, object]) -> CompiledModel | None:
+    """The model that ``compile --save`` kept in a folder; None if MODEL is something else.
+
+    Args:
+        choices: by option, None where none was made; a compiled model has no choice left.
+    Raises:
+        CompileError: if there are choices, with their options.
+    """
+    from torch2fpga.errors import CompileError
+    from torch2fpga.persist import MODEL
+    from torch2fpga.persist import load as load_saved
+
+    path = Path(model).expanduser()
+    if not (path / MODEL).is_file():
+        return None
+    wrong = [f"--{name}" for name, value in choices.items() if value is not None]
+    if wrong:
+        raise CompileError(f"{model} is a compiled model: {', '.join(wrong)} can no longer be chosen")
+    with err.status("loading the compiled model"):
+        return load_saved(path)
 
 
 def writable(path: Path) -> Path:

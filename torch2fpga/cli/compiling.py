@@ -14,7 +14,6 @@ from rich.table import Table
 from torch2fpga.cli.common import (
     NOT_PROVEN,
     Batch,
-    Board,
     Calibration,
     Inputs,
     Model,
@@ -31,6 +30,8 @@ from torch2fpga.cli.common import (
     warnings_as_lines,
     writable,
 )
+from torch2fpga.cli.planning import save_plan, show_plan
+from torch2fpga.cli.wishes import Budget, Goal, PlanBoard, PlanClock, PlanFile, SavePlan, Tile, Wishes
 from torch2fpga.timing import options, show
 
 if TYPE_CHECKING:
@@ -65,14 +66,20 @@ def compile_command(
         Path | None,
         typer.Option("--out", "-o", help="Folder of the project (default build/NAME).", show_default=False),
     ] = None,
-    board: Board = "u280",
+    board: PlanBoard = None,
     precision: Precision = "w8a8",
+    plan: PlanFile = None,
+    objective: Goal = None,
+    budget: Budget = None,
+    clock: PlanClock = None,
+    tile: Tile = None,
     calibration: Calibration = None,
     inputs: Inputs = None,
     save: Annotated[
         Path | None,
         typer.Option(help="Also keep the compiled model here, for torch2fpga.load.", show_default=False),
     ] = None,
+    keep_plan: SavePlan = None,
     shrink: options.Shrink = False,
     fifo_loss: options.FifoLoss = None,
 ) -> None:
@@ -80,9 +87,10 @@ def compile_command(
     if fifo_loss is not None and not shrink:
         raise typer.BadParameter("only --shrink-fifos loses cycles", param_hint="--fifo-loss")
     with typed_errors():
+        wishes = Wishes(plan, board, objective, budget, clock, tile)
         loaded = load(model, seq, batch, inputs)
         target = writable(out_dir or Path("build") / loaded.name)
-        compiled, fifos = compile_loaded(loaded, board, precision, calibration), None
+        compiled, fifos = compile_loaded(loaded, wishes, precision, calibration), None
         if shrink:
             with phases(err) as progress:
                 fifos = compiled.shrink_fifos(loss=fifo_loss or 0.0, progress=progress)
@@ -94,9 +102,12 @@ def compile_command(
             kept = writable(save)
             compiled.save(kept)
             table.add_row("compiled model", escape(str(kept)))
+        if keep_plan is not None:
+            table.add_row("plan", escape(str(save_plan(compiled, keep_plan))))
         table.add_row("next", "torch2fpga verify runs its C++ against the reference; README.md in it")
         table.add_row("not proven", NOT_PROVEN)
         out.print(Panel(table, title="compiled", title_align="left"))
+        show_plan(compiled)
         if fifos is not None:
             show.show_cut(fifos, out)
 
@@ -144,8 +155,13 @@ def verify_command(
     model: Model,
     seq: Seq = None,
     batch: Batch = None,
-    board: Board = "u280",
+    board: PlanBoard = None,
     precision: Precision = "w8a8",
+    plan: PlanFile = None,
+    objective: Goal = None,
+    budget: Budget = None,
+    clock: PlanClock = None,
+    tile: Tile = None,
     calibration: Calibration = None,
     inputs: Inputs = None,
     sentences: Annotated[
@@ -165,10 +181,11 @@ def verify_command(
     """
     with typed_errors():
         loaded = load(model, seq, batch, inputs)
+        wishes = Wishes(plan, board, objective, budget, clock, tile)
         rows: list[Any] = [loaded.example]
         if sentences is not None:
             rows = loaded.encode(read_sentences(sentences))
-        compiled = compile_loaded(loaded, board, precision, calibration)
+        compiled = compile_loaded(loaded, wishes, precision, calibration)
         exact = _verify(compiled, rows)
         if exact != len(rows):
             raise typer.Exit(1)
@@ -185,15 +202,21 @@ def report_command(
         Path | None,
         typer.Option("--out", "-o", help="The page (default build/NAME.html).", show_default=False),
     ] = None,
-    board: Board = "u280",
+    board: PlanBoard = None,
     precision: Precision = "w8a8",
+    plan: PlanFile = None,
+    objective: Goal = None,
+    budget: Budget = None,
+    clock: PlanClock = None,
+    tile: Tile = None,
     calibration: Calibration = None,
     inputs: Inputs = None,
 ) -> None:
     """Compile MODEL and write one self-contained HTML page: stages, shapes, resources, accuracy."""
     with typed_errors():
+        wishes = Wishes(plan, board, objective, budget, clock, tile)
         loaded = load(model, seq, batch, inputs)
         target = writable(out_file or Path("build") / f"{loaded.name}.html")
-        compiled = compile_loaded(loaded, board, precision, calibration)
+        compiled = compile_loaded(loaded, wishes, precision, calibration)
         compiled.report(target)
         out.print(f"{escape(str(target))}", highlight=False, soft_wrap=True)

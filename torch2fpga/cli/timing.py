@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -17,32 +17,34 @@ from torch2fpga.cli.common import (
     load,
     out,
     phases,
+    saved_model,
     typed_errors,
     writable,
 )
+from torch2fpga.cli.wishes import Budget, Goal, PlanBoard, PlanFile, Tile, Wishes
 from torch2fpga.timing import options, show
+
+if TYPE_CHECKING:
+    from torch2fpga.compiled import CompiledModel
 
 
 def _compiled(
-    model: str, seq: int | None, batch: int | None, inputs: str | None, choices: dict[str, Any]
-) -> tuple[Any, int | None, int | None]:
+    model: str,
+    seq: int | None,
+    batch: int | None,
+    inputs: str | None,
+    wishes: Wishes,
+    precision: str | None,
+    calibration: Path | None,
+) -> tuple[CompiledModel, int | None, int | None]:
     """A saved model, or one compiled now; and the size of a run that is still to be chosen."""
-    from torch2fpga.errors import CompileError
-    from torch2fpga.persist import MODEL
-    from torch2fpga.persist import load as load_saved
-
-    path = Path(model).expanduser()
-    if (path / MODEL).is_file():
-        given = {"inputs": inputs, **choices}
-        wrong = [f"--{name}" for name, value in given.items() if value is not None]
-        if wrong:
-            raise CompileError(f"{model} is a compiled model: {', '.join(wrong)} can no longer be chosen")
-        with err.status("loading the compiled model"):
-            return load_saved(path), seq, batch
-    a_directory = path.exists()  # then the size that is asked for is the one to compile for
+    choices = {"inputs": inputs, **wishes.options(), "precision": precision, "calibration": calibration}
+    saved = saved_model(model, choices)
+    if saved is not None:
+        return saved, seq, batch
+    a_directory = Path(model).expanduser().exists()  # then the size asked for is the one to compile for
     loaded = load(model, *((seq, batch) if a_directory else (None, None)), inputs)
-    card, formats = choices["board"] or "u280", choices["precision"] or "w8a8"
-    compiled = compile_loaded(loaded, card, formats, choices["calibration"])
+    compiled = compile_loaded(loaded, wishes, precision or "w8a8", calibration)
     return compiled, *((None, None) if a_directory else (seq, batch))
 
 
@@ -65,8 +67,12 @@ def time_command(
     json_file: options.JsonFile = None,
     trace_file: options.TraceFile = None,
     page: options.PageFile = None,
-    board: options.RunBoard = None,
+    board: PlanBoard = None,
     precision: options.RunPrecision = None,
+    plan: PlanFile = None,
+    objective: Goal = None,
+    budget: Budget = None,
+    tile: Tile = None,
     calibration: Calibration = None,
     inputs: Inputs = None,
 ) -> None:
@@ -80,13 +86,13 @@ def time_command(
 
         files = {"json": json_file, "trace": trace_file, "report": page}
         targets = {kind: writable(path) for kind, path in files.items() if path is not None}
-        choices = {"board": board, "precision": precision, "calibration": calibration}
-        compiled, seq, batch = _compiled(model, seq, batch, inputs, choices)
+        wishes = Wishes(plan, board, objective, budget, None, tile)
+        compiled, seq, batch = _compiled(model, seq, batch, inputs, wishes, precision, calibration)
         given = random_inputs(compiled, batch, seq)
         with phases(err) as progress:
             report = compiled.time(
-                **given, clock_mhz=clock, fifos=fifos, spread=spread, interval=interval,
-                cycle_limit=cycle_limit, progress=progress,
+                **given, clock_mhz=clock or compiled.origin.plan.clock_mhz, fifos=fifos, spread=spread,
+                interval=interval, cycle_limit=cycle_limit, progress=progress,
             )  # fmt: skip
         show.show(report, out, limit)
         for line in show.written(compiled, report, targets):

@@ -197,7 +197,7 @@ def _lower(b: Any, nodes: Sequence[Node]) -> str:
     causal = node.kwargs["causal"]
     data = [n.meta["data"] for n in nodes]
     nothing: list[dict[str, Any]] = [{} for _ in nodes]
-    array = {"layout": layout, "kv_groups": shared}
+    array: dict[str, Any] = {"layout": layout, "kv_groups": shared}
     b.add(ScoresStage(**b.common(node, f"{name}_qk", (q, k), (scores,)), **array), nothing)
     inputs = (scores,) if mask is None else (scores, mask)
     softmax = SoftmaxStage(

@@ -312,11 +312,8 @@ class MatmulStage(Stage):
         return max(front, self.cycles(design, *size, nominal_depth))
 
     def cost(self, design: Design) -> Estimate:
-        lanes, rows, in_blocks = (
-            design.shape.lanes,
-            self.rows_a_tile(design),
-            self.layout_in.blocks(design.shape.lanes),
-        )
+        lanes, rows = design.shape.lanes, self.rows_a_tile(design)
+        in_blocks = self.layout_in.blocks(lanes)
         array = costs.matmul_cost(
             rows,
             self.width(design),

@@ -9,7 +9,8 @@ What each consumer wants decides the formats of a value:
 * ``attn``: int8 with a scale a channel; query and key channels are balanced against each other;
 * ``wide``: the residual, int16 behind norms, 24 bits where adds follow each other (pre-norm);
 * ``act``: 24 bits with 14 fraction bits, the input of the activation tables;
-* ``factor``: int16 with a scale a channel, the second operand of an elementwise product;
+* ``factor``: int16 with a scale a channel, the second operand of an elementwise product; smoothing the
+  product is in it;
 * ``rotary``: int16 with a scale a pair of neighbouring channels, which are rotated into each other.
 """
 
@@ -183,7 +184,15 @@ class Quantiser:
         return Format("attn", 8, (unit * balance if node is q else unit / balance).reshape(-1))
 
     def _factor(self, node: Node) -> Format:
-        return Format("factor", 16, self._largest(node) * WIDE_MARGIN[16] / 2.0**15)
+        least = self._largest(node) * WIDE_MARGIN[16] / 2.0**15
+        products = [u for u in demands(node)["factor"] if "mac" in demands(u)]
+        if len(products) != 1:
+            return Format("factor", 16, least)
+        (product,) = products
+        weights = torch.cat([self.parameter(u.args[1]) for u in demands(product)["mac"]])
+        step = max(1, weights.shape[0] // SEARCH_CHANNELS)
+        rows, largest = self.stats[product.name].sample(), self._largest(product)
+        return Format("factor", 16, search_factor(rows, largest, least, weights, step))
 
     def _rotary(self, node: Node) -> Format:
         pairs = self._largest(node).reshape(-1, 2).amax(1, keepdim=True)
@@ -288,11 +297,43 @@ def search_smoothing(rows: Tensor, largest: Tensor, weights: Tensor, step: int) 
     return best
 
 
+def search_factor(rows: Tensor, largest: Tensor, least: Tensor, weights: Tensor, step: int) -> Tensor:
+    """Per-channel scale of a factor, whose product with rows' own exponents comes closest to the float one
+    behind the weights that read it.
+
+    Args:
+        rows: (n, channels) calibration rows of the elementwise product.
+        largest: (channels,) largest magnitude of each channel of it.
+        least: (channels,) smallest scale with which the factor fits its format.
+        weights, step: as in ``search_smoothing``.
+    Returns:
+        (channels,) float64 scale of one unit of the factor.
+    """
+    weight_largest = weights.abs().amax(0).to(torch.float64).clamp(min=1e-6)
+    part = weights[::step].float()
+    exact = rows @ part.t()
+    best, best_error = least, math.inf
+    for exponent in EXPONENTS:
+        factor = least
+        if exponent is not None:
+            smooth = largest**exponent / weight_largest ** (1 - exponent)
+            factor = smooth * float((least / smooth).max())
+        scale = product_scale(factor)
+        units = rows / scale.float()
+        unit = torch.exp2(torch.log2(units.abs().amax(1, keepdim=True) / 127).ceil().clamp(min=0))
+        data, weight_scale = quantise_weight(part, scale)
+        product = (torch.floor(units / unit + 0.5) * unit) @ data.float().t() * weight_scale.float()
+        error = float(((product - exact) ** 2).mean())
+        if error < best_error:
+            best, best_error = factor, error
+    return best
+
+
 def sampled_nodes(module: fx.GraphModule) -> set[str]:
     """Names of nodes whose calibration rows the search needs."""
     found = set()
     for node in module.graph.nodes:
-        data = node.op in ("call_function", "placeholder") and node.target not in (activation, multiply)
+        data = node.op in ("call_function", "placeholder") and node.target is not activation
         if data and "mac" in demands(node):
             found.add(node.name)
     return found

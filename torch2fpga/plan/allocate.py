@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from torch2fpga.boards import Board
-from torch2fpga.design import Design, Estimate, Stage, ceil_div
-from torch2fpga.plan.choices import Choice
+from torch2fpga.design import Design, Estimate, Stage, ceil_div, nominal_depth
+from torch2fpga.plan.choices import ArrayStage, Choice
 from torch2fpga.plan.resources import MEAN_OF, RESOURCES
 from torch2fpga.plan.solver import Programme, Solution
 
@@ -27,7 +27,7 @@ SECOND = 1e-3
 #: stream, and wires across boundaries are scarce
 PORT_WORTH = 5e-3
 #: relative distance to the proven best at which the search ends
-GAP = 4e-3
+GAP = 8e-3
 
 
 @dataclass(frozen=True)
@@ -177,17 +177,35 @@ def _path(
     writer: Mapping[str, Stage],
     path: object,
 ) -> None:
-    """When the first tile leaves a stage: after it left those before it in the group."""
-    left = p.variable(("left", stage.name))
-    own = {("z", stage.name, i): -c.tile for i, c in enumerate(found)}
-    p.row({left: 1.0, **own}, lower=0.0)
-    p.row({path: 1.0, left: -1.0}, lower=0.0)
+    """When the first and the last token of the first tile leave a stage.
+
+    What holds a tile begins when the last token of its inputs is there; an array's results then leave
+    all along its work, those of other holding stages in its second half (they take a tile twice). What
+    holds nothing lets tokens pass, but cannot be faster than its own work on a tile.
+    """
+    first, last = p.variable(("first", stage.name)), p.variable(("last", stage.name))
+    z = [("z", stage.name, i) for i in range(len(found))]
+    work = {k: -c.tile for k, c in zip(z, found, strict=True)}
+    depth = float(nominal_depth(""))
     order = {x.name: i for i, x in enumerate(design.stages)}
-    for name in stage.inputs:
-        source = writer.get(name)
-        if source is None or source.group != stage.group or order[source.name] >= order[stage.name]:
-            continue  # another group's, or what the layer loop brings back
-        p.row({left: 1.0, ("left", source.name): -1.0, **own}, lower=0.0)
+    sources = [
+        writer[n].name
+        for n in stage.inputs
+        if n in writer and writer[n].group == stage.group and order[writer[n].name] < order[stage.name]
+    ]  # the others are another group's, or what the layer loop brings back
+    p.row({path: 1.0, last: -1.0}, lower=0.0)
+    if stage.hold == "tile":
+        delay = 0.0 if isinstance(stage, ArrayStage) else 0.5
+        begin = p.variable(("begin", stage.name))
+        for name in sources:
+            p.row({begin: 1.0, ("last", name): -1.0}, lower=depth)
+        p.row({first: 1.0, begin: -1.0, **{k: delay * v for k, v in work.items()}}, lower=depth)
+        p.row({last: 1.0, begin: -1.0, **work}, lower=depth)
+        return
+    for name in sources:
+        p.row({first: 1.0, ("first", name): -1.0}, lower=depth)
+        p.row({last: 1.0, ("last", name): -1.0}, lower=depth)
+    p.row({last: 1.0, first: -1.0, **work}, lower=0.0)
 
 
 def _allocation(

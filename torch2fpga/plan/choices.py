@@ -38,7 +38,7 @@ class Choice:
         array: what it is, None for a stage without arrays.
         busy: cycles of a step for the whole launch, its weights apart.
         load: cycles in which the weights of a step arrive.
-        tile: cycles from a tile's arrival to its departure, for stages that hold tiles.
+        tile: cycles that it works on a tile of rows.
         cost: of all copies, with what joins them.
         ports: memory ports of its weights.
         products: a cycle, of all copies.
@@ -116,7 +116,7 @@ def _times(design: Design, stage: Stage) -> tuple[float, float, float]:
     s = design.shape
     busy = stage.cycles(design, s.max_batch, s.max_seq, nominal_depth) / stage.steps
     tiles = s.max_batch * (1 if stage.one_row else ceil_div(s.max_seq, s.tile))
-    return busy, 0.0, busy / tiles if stage.hold == "tile" else float(nominal_depth(""))
+    return busy, 0.0, busy / tiles
 
 
 def with_ways(stage: Stage, ways: int) -> Stage:

@@ -20,6 +20,7 @@ from torch2fpga.plan.allocate import Allocation, Limits, allocate
 from torch2fpga.plan.apply import apply_arrays, apply_plan
 from torch2fpga.plan.choices import ArrayStage, Choice, choices
 from torch2fpga.plan.fifo import size_fifos
+from torch2fpga.plan.latency import estimate_latency
 from torch2fpga.plan.place import Placement, place
 from torch2fpga.plan.plan import Array, Plan
 from torch2fpga.plan.resources import MEAN_OF, RESOURCES, design_cost, ports_cost, problems
@@ -29,7 +30,7 @@ from torch2fpga.plan.summary import Gain
 #: tile sizes that are tried where the plan does not say one
 TRIED_TILES = (2, 4, 8)
 #: shares of the caps that are tried until the pieces fit into the regions
-FILLS = (1.0, 0.98, 0.96, 0.93, 0.9, 0.86, 0.82, 0.78, 0.7, 0.6, 0.5)
+FILLS = (0.98, 0.95, 0.92, 0.88, 0.84, 0.8, 0.75, 0.7, 0.6, 0.5, 0.4)
 #: share of a limit from which on more of it can help
 NEAR = 0.9
 #: how much more of a resource the explanation asks for
@@ -87,29 +88,77 @@ def optimise(design: Design, wanted: Plan, progress: Progress | None = None) -> 
     _known_names(design, wanted)
     tiles = (wanted.tile,) if wanted.tile else _useful_tiles(design)
     tried = [_problem(design, wanted, board, tile) for tile in tiles]
-    for number, fill in enumerate(FILLS):
-        say("plan", number / len(FILLS))
+    limits = Limits.of(board, wanted.budget, wanted.multipliers, FILLS[0])
+    bounds = [(p, a) for p in tried if (a := p.solve(limits, wanted.objective)) is not None]
+    bounds.sort(key=lambda pair: pair[1].cycles)
+    best: _Candidate | None = None
+    for number, (problem, bound) in enumerate(bounds):
+        say("plan", number / len(bounds))
+        found = _fitted(design, wanted, board, problem, bound, best)
+        best = found if found is not None else best
+    if best is None:
+        smaller = Limits.of(board, wanted.budget, wanted.multipliers)
+        raise CompileError(_too_large(tried, board, wanted, smaller))
+    gains = _gains(best.problem, best.limits, best.allocation, wanted.objective)
+    allocation = best.allocation
+    return Optimised(best.plan, allocation.cycles, allocation.pace, gains, best.fill, best.wires)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A plan that fits, for one tile size; ``cycles`` by which candidates are compared."""
+
+    plan: Plan
+    problem: _Problem
+    allocation: Allocation
+    limits: Limits
+    fill: float
+    wires: tuple[int, ...]
+    cycles: float
+
+
+def _fitted(
+    design: Design,
+    wanted: Plan,
+    board: Board,
+    problem: _Problem,
+    bound: Allocation,
+    best: _Candidate | None,
+) -> _Candidate | None:
+    """The widest arrays of a tile size whose pieces fit into the regions, if better than the best yet."""
+    for fill in FILLS:
         limits = Limits.of(board, wanted.budget, wanted.multipliers, fill)
-        solved = [(x, p) for p in tried if (x := p.solve(limits, wanted.objective)) is not None]
-        for allocation, problem in sorted(solved, key=lambda pair: pair[0].cycles):
-            plan = _plan(wanted, problem, allocation)
-            placed = _placed(design, plan, board, problem.ports)
-            if placed is None:
-                continue
-            known = set(placed.slr)
-            _unknown("slr", [n for n in wanted.slr if n not in known], known)
-            plan = replace(plan, slr=dict(placed.slr))
-            planned, _ = apply_plan(design, {}, plan, board)
-            ports = {port.name for _, port in all_ports(planned)}
-            _unknown("channels", [n for n in wanted.channels if n not in ports], ports)
-            if _within(planned, plan, board):
-                gains = _gains(problem, limits, allocation, wanted.objective)
-                return Optimised(plan, allocation.cycles, allocation.pace, gains, fill, placed.wires)
-    raise CompileError(_too_large(tried, board, wanted))
+        allocation = bound if fill == FILLS[0] else problem.solve(limits, wanted.objective)
+        if allocation is None or (best is not None and allocation.cycles >= best.allocation.cycles):
+            return None
+        plan = _plan(wanted, problem, allocation)
+        placed = _placed(design, plan, board, problem.ports)
+        if placed is None:
+            continue
+        known = set(placed.slr)
+        _unknown("slr", [n for n in wanted.slr if n not in known], known)
+        plan = replace(plan, slr=dict(placed.slr))
+        planned, _ = apply_plan(design, {}, plan, board)
+        ports = {port.name for _, port in all_ports(planned)}
+        _unknown("channels", [n for n in wanted.channels if n not in ports], ports)
+        if not _within(planned, plan, board):
+            continue
+        cycles = _judged(planned, plan, board)
+        if best is not None and cycles >= best.cycles:
+            return None
+        return _Candidate(plan, problem, allocation, limits, fill, placed.wires, cycles)
+    return None
+
+
+def _judged(planned: Design, plan: Plan, board: Board) -> float:
+    """What plans of different tiles are compared by: the estimated latency, or the busiest stage."""
+    s = planned.shape
+    estimate = estimate_latency(planned, board, s.max_batch, s.max_seq, plan.clock_mhz)
+    return float(estimate.cycles if plan.objective == "latency" else estimate.pace_cycles)
 
 
 def _useful_tiles(design: Design) -> tuple[int, ...]:
-    """Tiles no longer than a sequence; where no layer keeps weights for more than a row, one of them."""
+    """Tiles no longer than a sequence."""
     found = tuple(t for t in TRIED_TILES if t <= design.shape.max_seq)
     return found or (1,)
 
@@ -225,10 +274,9 @@ def _smallest(tried: Sequence[_Problem], resource: str) -> float:
     )
 
 
-def _too_large(tried: Sequence[_Problem], board: Board, wanted: Plan) -> str:
+def _too_large(tried: Sequence[_Problem], board: Board, wanted: Plan, limits: Limits) -> str:
     """What is missing, by how much, and what would fit."""
     problem = tried[0]
-    limits = Limits.of(board, wanted.budget, wanted.multipliers)
     missing = [
         f"{r.upper()}: at least {_smallest(tried, r):,.0f}, the caps leave {limit:,.0f}"
         for r, limit in limits.resources.items()
@@ -243,8 +291,8 @@ def _too_large(tried: Sequence[_Problem], board: Board, wanted: Plan) -> str:
     if not missing:
         missing.append("each resource suffices, but not all together, or not in every region")
     text = f"the model does not fit {wanted.budget:.0%} of the {board.title}: " + "; ".join(missing)
-    others = [b.name for b in BOARDS.values() if b is not board and any(_fits_on(p, b, wanted) for p in tried)]
-    advice = [f"board={n!r}" for n in others]
+    others = [b for b in BOARDS.values() if b is not board and any(_fits_on(p, b, wanted) for p in tried)]
+    advice = [f"board={b.name!r}" for b in others]
     if wanted.budget < 1 and any(_fits_on(p, board, replace(wanted, budget=1.0)) for p in tried):
         advice.append("budget=1.0")
     s = problem.design.shape

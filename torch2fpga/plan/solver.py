@@ -6,7 +6,10 @@ HiGHS is deterministic as long as no limit of time ends it: limits here are node
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +18,22 @@ import numpy as np
 #: any hashable value names a variable
 Key = Any
 Terms = Mapping[Key, float]
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Nothing reaches the process's standard output: HiGHS writes a line there, whatever it is told,
+    each time it repairs a solution, and the output may be somebody's JSON."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(nowhere)
+        os.close(kept)
 
 
 @dataclass(frozen=True)
@@ -101,13 +120,14 @@ class Programme:
                 value_of.append(value)
         matrix = csr_array((value_of, (row, column_of)), shape=(len(self._rows), count))
         limits = LinearConstraint(matrix, [r[1] for r in self._rows], [r[2] for r in self._rows])
-        result = milp(
-            objective,
-            integrality=np.array(self._integer),
-            bounds=Bounds(np.array(self._lower), np.array(self._upper)),
-            constraints=limits,
-            options={"mip_rel_gap": gap, "node_limit": nodes},
-        )
+        with _silent():
+            result = milp(
+                objective,
+                integrality=np.array(self._integer),
+                bounds=Bounds(np.array(self._lower), np.array(self._upper)),
+                constraints=limits,
+                options={"mip_rel_gap": gap, "node_limit": nodes},
+            )
         if result.x is None:
             return None
         values = {key: float(result.x[column]) for key, column in self._column.items()}

@@ -52,10 +52,11 @@ def of(stage: str, array: str) -> bool:
 
 
 def _regions(report: PlanReport) -> str:
-    rows: list[tuple[str, ...]] = [("SLR", *TITLES.values())]
+    rows: list[tuple[str, ...]] = [("SLR", *TITLES.values())]  # in the order of the titles
     for region in report.regions:
         cells = [
-            f"{used:,} ({used / have:.0%} of {cap:.0%})" for used, have, cap in region.resources.values()
+            f"{used:,} ({used / have:.0%} of {cap:.0%})"
+            for used, have, cap in (region.resources[name] for name in TITLES)
         ]
         rows.append((str(region.slr), *cells))
     return _table(rows)

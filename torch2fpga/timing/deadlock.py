@@ -33,8 +33,9 @@ def completed(deadlock: Mapping[str, Any], design: Design) -> dict[str, Any]:
         front = stage.front(design)
         if front is not None:
             kernel_name = kernels.get(stage.name, "")
-            readers[stage.inputs[0]] = writers[front.stream] = f"{kernel_name}/{front.name}"
-            readers[front.stream] = f"{kernel_name}/{stage.name}"
+            readers[stage.inputs[0]] = f"{kernel_name}/{front.name}"
+            writers |= {fifo.name: f"{kernel_name}/{front.name}" for fifo in front.fifos}
+            readers |= {fifo.name: f"{kernel_name}/{stage.name}" for fifo in front.fifos}
     waits = []
     for wait in deadlock["waits"]:
         sides = writers if wait["side"] == "read" else readers

@@ -23,7 +23,7 @@ RunBatch = Annotated[
 ]
 Clock = Annotated[
     float | None,
-    typer.Option(min=1.0, help="Kernel clock in MHz (default the card's planned one).", show_default=False),
+    typer.Option(min=1.0, help="Kernel clock in MHz (default the plan's).", show_default=False),
 ]
 Fifos = Annotated[
     list[str] | None,
@@ -48,9 +48,6 @@ TraceFile = Annotated[
 PageFile = Annotated[
     Path | None,
     typer.Option("--report", help="Write the report page with the timeline here.", show_default=False),
-]
-RunBoard = Annotated[
-    str | None, typer.Option("--board", help="Card to compile for (default u280).", show_default=False)
 ]
 RunPrecision = Annotated[
     str | None, typer.Option("--precision", help="Number formats (default w8a8).", show_default=False)

@@ -247,7 +247,8 @@ def build_report(
     for stage in design.stages:
         front = stage.front(design)
         if front is not None:
-            paths[front.name], widths[front.stream] = stage.path, front.token_bytes
+            paths[front.name] = stage.path
+            widths |= {fifo.name: fifo.token_bytes for fifo in front.fifos}
     places = channels(design, board)
     leaves = [p for p in raw["processes"] if p["leaf"]]
     deadlock = completed(raw["deadlock"], design) if raw["deadlock"] else None

@@ -176,8 +176,9 @@ inline void Channel::time_read() {
   Clock &clock = *reader_clock_;
   const Cycle there = times_[read_ & times_mask_];
   if (clock.now < there) {
-    stalled_reads_ += there - clock.now;
+    const Cycle before = clock.total(Stall::input);
     clock.await(Stall::input, there);
+    stalled_reads_ += clock.total(Stall::input) - before;  // less what a full output took of it
   }
   clock.read_at = clock.now;
   held_ = 1;

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verb that shows a plan: of a saved model, or of one that is compiled first."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from torch2fpga.cli.common import (
+    Batch,
+    Calibration,
+    Inputs,
+    Seq,
+    app,
+    compile_loaded,
+    load,
+    out,
+    saved_model,
+    typed_errors,
+    writable,
+)
+from torch2fpga.cli.wishes import Budget, Goal, PlanBoard, PlanClock, PlanFile, SavePlan, Tile, Wishes
+from torch2fpga.timing import options
+
+HELP = """Show how MODEL is laid out on the card, how fast that is, and what binds; writes no project.
+
+MODEL is what the other commands take, or a folder that `compile --save` wrote. All figures are
+[bold]modelled[/]: `torch2fpga time` runs the emitted C++ under a clock, and nothing has been synthesised.
+
+[bold]products a cycle[/]: multipliers of all arrays; the share that is useful leaves out waiting and padding.
+
+[bold]array[/]: a linear or attention stage. Its output channels are shared by so many copies of so many
+columns (channels a cycle); weights are kept on chip for one layer (step), for all of them (resident), or
+read again for every tile of rows (streamed), over so many memory ports; SLR is where the copies lie.
+
+[bold]SLR[/]: what each super logic region uses, its share, and the cap beyond which designs stop routing.
+
+[bold]SLR0-SLR1[/]: wires over a boundary, against what is there and what is planned with.
+
+[bold]what binds[/]: limits of which a tenth more would make the design faster, and by how much.
+
+docs/planner.md says how the plan is found, and what a plan file may say."""
+
+
+def show_plan(compiled: Any) -> None:
+    """The plan of a compiled model on the terminal."""
+    out.print(str(compiled.plan), markup=False, highlight=False, soft_wrap=True)
+
+
+def save_plan(compiled: Any, path: Path) -> Path:
+    """Write the complete plan as TOML."""
+    target = writable(path)
+    compiled.plan.save(target)
+    return target
+
+
+@app.command(
+    "plan",
+    help=HELP,
+    epilog="Example: torch2fpga plan ./all-MiniLM-L6-v2 --seq 128 --budget 0.5 --save-plan minilm.toml",
+)
+def plan_command(
+    model: options.Saved,
+    seq: Seq = None,
+    batch: Batch = None,
+    board: PlanBoard = None,
+    precision: options.RunPrecision = None,
+    plan: PlanFile = None,
+    objective: Goal = None,
+    budget: Budget = None,
+    clock: PlanClock = None,
+    tile: Tile = None,
+    calibration: Calibration = None,
+    inputs: Inputs = None,
+    save: SavePlan = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write all figures here.", show_default=False)
+    ] = None,
+) -> None:
+    """See ``HELP``."""
+    with typed_errors():
+        wishes = Wishes(plan, board, objective, budget, clock, tile)
+        chosen = {"seq": seq, "batch": batch, "inputs": inputs, "precision": precision, "clock": clock}
+        compiled = saved_model(model, {**chosen, "calibration": calibration, **wishes.options()})
+        if compiled is None:
+            loaded = load(model, seq, batch, inputs)
+            compiled = compile_loaded(loaded, wishes, precision or "w8a8", calibration)
+        show_plan(compiled)
+        if save is not None:
+            _written(save_plan(compiled, save))
+        if json_file is not None:
+            target = writable(json_file)
+            target.write_text(json.dumps(compiled.plan.to_json(), indent=2) + "\n", encoding="utf-8")
+            _written(target)
+
+
+def _written(path: Path) -> None:
+    out.print(f"written to {escape(str(path))}", highlight=False, soft_wrap=True)
