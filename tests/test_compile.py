@@ -265,7 +265,8 @@ def test_bfloat16_inside_is_refused() -> None:
         ({"tile": -1}, "tile is -1; allowed is a whole number from 0 to 64"),
         ({"budget": 2.0}, "budget is 2.0; allowed is a number from 0.01 to 1"),
         ({"objective": "size"}, "objective is 'size'; allowed is one of 'latency', 'throughput'"),
-        ({"precision": "w4a8"}, "'w4a8' is not supported"),
+        ({"precision": "w2a8"}, "'w2a8' is not supported; use one of ['w8a8', 'w4a8']"),
+        ({"precision": "w4a8"}, "lanes must be 16 for precision 'w4a8', not 8"),
         ({"board": "u9999"}, "u9999"),
     ],
 )

@@ -13,12 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+import torch2fpga.lower.operators  # noqa: F401  fills the tables
 from torch2fpga.boards import board_at
 from torch2fpga.capture import Captured, Inputs, capture, split_inputs
 from torch2fpga.compiled import CompiledModel, Origin
 from torch2fpga.design import Shape
 from torch2fpga.errors import CaptureError, CompileError, Refusal, UnsupportedModel, summary
 from torch2fpga.lower.builder import Builder, Lowered
+from torch2fpga.lower.weight_formats import WEIGHT_FORMATS
 from torch2fpga.passes.calibrate import Calibrate
 from torch2fpga.passes.canonicalise import Canonicalise
 from torch2fpga.passes.drop_noops import DropNoops
@@ -37,7 +39,7 @@ from torch2fpga.runtime.host import InputSpec, Interface, OutputItem
 from torch2fpga.verifier import verify_design
 
 Progress = Callable[[str, float], None]
-PRECISIONS = ("w8a8",)
+PRECISIONS = tuple(WEIGHT_FORMATS)
 #: rows of a tile where nothing chooses them
 SIMPLE_TILE = 4
 #: calibration samples below which a warning is given
@@ -150,7 +152,8 @@ def compile(
         example_inputs: tuple of tensors or dict of keyword tensors; their (batch, tokens) sizes
             are the largest that the compiled model takes.
         board: name of a board table (``u280``, ``u55c``).
-        precision: ``w8a8`` (int8 weights per output channel, int8 activations).
+        precision: ``w8a8`` (int8 weights per output channel, int8 activations) or ``w4a8`` (int4 weights
+            that share a scale in groups of 64 input channels; it takes 16 lanes).
         calibration: inputs like ``example_inputs``, up to their sizes; without it, or with fewer
             than 8, a warning is given and recorded in the report.
         plan: how wide arrays are and where everything goes (``compiled.plan.to_toml()`` shows one): a
@@ -175,6 +178,9 @@ def compile(
     table = board_at(wanted.board, wanted.clock_mhz)
     if precision not in PRECISIONS:
         raise CompileError(f"precision {precision!r} is not supported; use one of {list(PRECISIONS)}")
+    if lanes not in (allowed := WEIGHT_FORMATS[precision].lanes):
+        numbers = " or ".join(map(str, allowed))
+        raise CompileError(f"lanes must be {numbers} for precision {precision!r}, not {lanes}")
     say("capture", 0.0)
     captured = capture(model, example_inputs)
     notes: list[str] = []
@@ -183,8 +189,12 @@ def compile(
     ).run(captured.module)
     samples = _samples(module, captured, calibration, notes)
     quantising: list[GraphPass] = [
-        Calibrate(samples, lambda done: say("calibrate", 0.3 + 0.3 * done / len(samples))),
-        Quantise(),
+        Calibrate(
+            samples,
+            lambda done: say("calibrate", 0.3 + 0.3 * done / len(samples)),
+            WEIGHT_FORMATS[precision].by_rows,
+        ),
+        Quantise(precision),
     ]
     PassManager(quantising, given=("rolled",), progress=lambda name, part: say(name, 0.3 + 0.6 * part)).run(
         module

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "t2f/attention.hpp"
-#include "t2f/matmul.hpp"
+#include "t2f/matmul4.hpp"
 
 #if defined(__SYNTHESIS__) && !defined(T2F_AP_INT)
 #error "ap_int.h was not found: this would test the plain path twice"
@@ -110,6 +110,50 @@ void run_matmul(bool streamed, int extreme, Results &results) {
   take(y, results);
 }
 
+// Sizes with a group of two blocks and one that is short.
+template <int TILE, int COLUMNS>
+struct Int4Sizes : Sizes<16, TILE, COLUMNS> {
+  static constexpr int group_blocks = 2;
+};
+
+// int4 weights: any byte holds two of them; scales are as large as they can be at the extremes.
+template <typename C>
+void run_matmul4(bool streamed, int extreme, Results &results) {
+  Random random(static_cast<uint64_t>(C::columns * 100 + C::tile * 10 + extreme));
+  hls::stream<t2f::vec<int8_t, C::lanes>> x("x");
+  hls::stream<t2f::word> weights("weights");
+  hls::stream<t2f::vec<int32_t, C::lanes>> y("y");
+  const int batch = 2;
+  const int seq = 7;
+  for (int i = 0; i < C::steps * batch * seq * C::in_blocks; ++i) {
+    x.write(extreme == 0 ? token<C::lanes>(random, false) : full<C::lanes>(extreme < 2 ? -128 : 127));
+  }
+  const int columns = streamed ? 8 : C::columns;
+  const int words = columns / 8;  // of a beat; one of scales, then one for every block
+  const int passes = streamed ? batch * t2f::ceil_div(seq, C::tile) : 1;
+  for (int i = 0; i < C::steps * passes * C::out_blocks * (C::lanes / columns); ++i) {
+    for (int j = 0; j < words * (1 + C::in_blocks); ++j) {
+      // 0x78: weights of -8 below and -8 above (less the borrow); 0x77: 7 and 7.
+      const int value = j < words ? 127 : extreme % 2 == 0 ? 0x78 : 0x77;
+      weights.write(extreme == 0 ? token<64>(random, false) : full<64>(value));
+    }
+  }
+  hls::stream<t2f::tile_block<C::tile, C::lanes>> rows("rows");
+  t2f::join_rows<C>(x, rows, batch, seq);
+  if (streamed) {
+    t2f::matmul4_streamed<C>(rows, weights, y, batch, seq);
+  } else {
+    t2f::matmul4<C>(rows, weights, y, batch, seq);
+  }
+  take(y, results);
+}
+
+template <typename C>
+void run_all4(Results &results) {
+  for (int extreme = 0; extreme < 4; ++extreme) run_matmul4<C>(false, extreme, results);
+  run_matmul4<C>(true, 0, results);
+}
+
 template <typename C>
 void run_scores(Results &results) {
   Random random(static_cast<uint64_t>(7 + C::lanes + C::tile));
@@ -197,5 +241,7 @@ int main(int argc, char **argv) {
   run_all<Sizes<16, 2>>(results);
   run_all<Sizes<16, 3, 4>>(results);
   run_all<Sizes<16, 4, 8>>(results);
+  run_all4<Int4Sizes<1, 8>>(results);
+  run_all4<Int4Sizes<3, 16>>(results);
   return std::fwrite(results.data(), sizeof(int32_t), results.size(), stdout) == results.size() ? 0 : 1;
 }

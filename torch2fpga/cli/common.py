@@ -68,7 +68,7 @@ Inputs = Annotated[
     ),
 ]
 Board = Annotated[str, typer.Option(help="Card to compile for.")]
-Precision = Annotated[str, typer.Option(help="Number formats; w8a8: int8 weights and activations.")]
+Precision = Annotated[str, typer.Option(help="Number formats: w8a8, or w4a8 (int4 weights).")]
 Calibration = Annotated[
     Path | None,
     typer.Option(

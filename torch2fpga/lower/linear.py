@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Linear layers: ``aten.linear``, ``addmm`` (GPT-2's Conv1D), ``matmul`` with a constant.
 
-Weights are int8 per output channel, symmetric; the smoothing scales of the input are folded in.
-One stage is one multiplier array; its accumulators (int32) leave to requant stages.
+Weights are int8 per output channel, symmetric, or int4 in groups (linear4.py); the smoothing scales of the
+input are folded in. One stage is one multiplier array; its accumulators (int32) leave to requant stages.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ from torch2fpga.design import (
     nominal_depth,
     pipelined,
 )
-from torch2fpga.errors import DesignError
+from torch2fpga.errors import CompileError, DesignError
 from torch2fpga.lower.registry import Operator, operator, takes
+from torch2fpga.lower.weight_formats import WEIGHT_FORMATS, IntegerWeights, WeightFormat
 from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.values import Const, Refused, RowValue, contiguous_channels
 from torch2fpga.plan.storage import fifo_cost
@@ -99,22 +100,46 @@ def quantise_weight(weight: Tensor, input_scale: Tensor) -> tuple[Tensor, Tensor
     Returns:
         (out, in) int8 tensor in [-127, 127] and (out,) float64 scales.
     """
-    scaled = weight.to(torch.float32) * input_scale.to(torch.float32)
+    return _int8(weight.to(torch.float32) * input_scale.to(torch.float32))
+
+
+def _int8(scaled: Tensor) -> tuple[Tensor, Tensor]:
     scale = scaled.abs().amax(dim=1).clamp(min=1e-30).to(torch.float64) / 127
     q = torch.floor(scaled / scale.to(torch.float32)[:, None] + 0.5).clamp_(-127, 127)
     return q.to(torch.int8), scale
 
 
+def _int8_weights(scaled: Tensor, layout: Layout, rows: Tensor | None = None) -> IntegerWeights:
+    data, scale = _int8(scaled)
+    return IntegerWeights({"weight": data}, scale, data)
+
+
 def _quantise(q: Any, node: Node) -> None:
-    source = node.args[0]
-    fmt = q.format(source, "mac")
+    fmt = q.format(node.args[0], "mac")
     weight = q.parameter(node.args[1])
-    data, scale = quantise_weight(weight, fmt.scale)
     bias = q.parameter(node.args[2]) if len(node.args) > 2 else torch.zeros(weight.shape[0])
-    node.meta["affine"] = (scale, bias.to(torch.float64))
-    node.meta["data"] = {"weight": data}
-    node.meta["offset"] = fmt.zero_point * data.sum(1, dtype=torch.int64)
+    scaled = weight.to(torch.float32) * fmt.scale.to(torch.float32)
     node.meta["relu"] = bool(node.kwargs.get("relu", False))
+    node.meta["weights"] = q.weights
+    rows = q.rows(node.args[0], fmt) if q.weights.by_rows else None
+    node.meta["float"] = (scaled, bias.to(torch.float64), fmt.zero_point, rows)
+    if not q.weights.by_layout:
+        _make_integers(node, Layout(1, weight.shape[1]))
+
+
+def _make_integers(node: Node, layout: Layout) -> None:
+    """``data``, ``affine`` and ``offset`` of a node from its float weights, which are not needed then."""
+    scaled, bias, zero_point, rows = node.meta.pop("float")
+    try:
+        found = node.meta["weights"].integers(scaled, layout, rows)
+    except CompileError as error:
+        raise CompileError(f"{node.meta.get('path', node.name)}: {error}") from error
+    if rows is not None:  # the mean of the rounding errors goes to the bias (Nagel et al., 2019)
+        rounding = scaled.double() - found.products.double() * found.scale[:, None]
+        bias = bias + rounding @ rows.double().mean(0)
+    node.meta["data"] = dict(found.data)
+    node.meta["affine"] = (found.scale, bias)
+    node.meta["offset"] = zero_point * found.products.sum(1, dtype=torch.int64)
 
 
 def _written(b: Any, node: Node) -> Layout:
@@ -136,7 +161,10 @@ def _lower(b: Any, nodes: Sequence[Node]) -> str:
     name = b.name(node)
     out = b.raw(f"{name}_acc", layout_out, node)
     weights = b.words(f"{name}_weights")
-    stage = MatmulStage(
+    for n in nodes:
+        if "float" in n.meta:
+            _make_integers(n, layout_in)
+    stage = node.meta["weights"].array(
         **b.common(node, name, (x, weights), (out,)), layout_in=layout_in, layout_out=layout_out
     )
     b.add(stage, [n.meta["data"] for n in nodes])
@@ -148,15 +176,15 @@ def _lower(b: Any, nodes: Sequence[Node]) -> str:
 operator(Operator("linear", linear, ("mac",), "raw", _quantise, _lower))
 
 
-def matmul_exact(x: Tensor, weight: Tensor) -> Tensor:
+def matmul_exact(x: Tensor, weight: Tensor, summands: int = EXACT_FLOAT_SUMMANDS) -> Tensor:
     """Exact integer product x (rows, in) times weight (out, in) by float32 matrix products.
 
     Sums of at most 1,024 products of int8 values stay below 2^24, where float32 is exact; longer
-    ones are cut into such pieces and added as integers.
+    ones are cut into such pieces and added as integers. Larger weights take fewer ``summands``.
     """
     total: Tensor | None = None
-    for start in range(0, weight.shape[1], EXACT_FLOAT_SUMMANDS):
-        part = slice(start, start + EXACT_FLOAT_SUMMANDS)
+    for start in range(0, weight.shape[1], summands):
+        part = slice(start, start + summands)
         product = (x[:, part].float() @ weight[:, part].float().t()).to(torch.int32)
         total = product if total is None else total + product
     assert total is not None
@@ -187,6 +215,9 @@ class MatmulStage(Stage):
     columns: int = 16
     keep: str = ""
 
+    weight_bits: ClassVar[int] = 8
+    #: constants of a step that have a row for every output channel
+    by_output: ClassVar[tuple[str, ...]] = ("weight",)
     header: ClassVar[str] = "matmul.hpp"
     hold: ClassVar[str] = "tile"
 
@@ -201,7 +232,13 @@ class MatmulStage(Stage):
         """``step``, ``resident`` or ``streamed``: where the weights are while rows pass."""
         if self.keep:
             return self.keep
-        return "streamed" if self.layout_in.channels * self.layout_out.channels > KEEP_BYTES else "step"
+        size = self.layout_in.channels * self.layout_out.channels * self.weight_bits // 8
+        return "streamed" if size > KEEP_BYTES else "step"
+
+    @property
+    def word_weights(self) -> int:
+        """Weights of a 64-byte word, the least that the array takes a cycle."""
+        return 512 // self.weight_bits
 
     @property
     def streamed(self) -> bool:
@@ -226,12 +263,17 @@ class MatmulStage(Stage):
         Raises:
             DesignError: for so few columns that a cycle takes less than a memory word of weights.
         """
-        lanes = design.shape.lanes
-        if self.streamed:
-            return 64 // lanes
-        if self.columns * lanes < 64:
-            raise DesignError(f"{self.name}: {self.columns} columns of {lanes} lanes are no 64-byte word")
-        return min(self.columns, lanes)
+        lanes, least = design.shape.lanes, self.word_weights // design.shape.lanes
+        if least > lanes or (not self.streamed and self.columns < least):
+            raise DesignError(
+                f"{self.name}: {self.columns} columns of {lanes} lanes are no 64-byte word of "
+                f"{self.word_weights} weights"
+            )
+        return least if self.streamed else min(self.columns, lanes)
+
+    def places(self, design: Design) -> int:
+        """Iterations of a part: an input block each, and no fewer than a tile has rows."""
+        return max(self.layout_in.blocks(design.shape.lanes), self.rows_a_tile(design))
 
     def parts(self, design: Design) -> int:
         """Passes over the input channels that make an output block."""
@@ -263,8 +305,12 @@ class MatmulStage(Stage):
     def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
         x = inputs[0]
         assert x is not None
-        product = matmul_exact(x.reshape(-1, x.shape[-1]), data["weight"])
+        product = self.product(x.reshape(-1, x.shape[-1]), data)
         return [product.reshape(*x.shape[:-1], -1)]
+
+    def product(self, x: Tensor, data: Mapping[str, Any]) -> Tensor:
+        """Exact accumulators (rows, out) of rows (rows, in)."""
+        return matmul_exact(x, data["weight"])
 
     def weight_words(self, design: Design) -> int:
         """64-byte words of a step's image."""
@@ -292,9 +338,8 @@ class MatmulStage(Stage):
 
     def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
         lanes, tile = design.shape.lanes, self.rows_a_tile(design)
-        places = max(self.layout_in.blocks(lanes), tile)
         rows = 1 if self.one_row else seq
-        a_tile = self.layout_out.blocks(lanes) * self.parts(design) * places
+        a_tile = self.layout_out.blocks(lanes) * self.parts(design) * self.places(design)
         reduce = pipelined(ceil_div(rows, tile) * a_tile + rows, depth("REDUCE"))
         passes = {"step": self.steps, "resident": 1, "streamed": 0}[self.weights_kept]
         words = self.weight_words(design) * self.steps // max(1, passes)
@@ -345,3 +390,6 @@ def pad_channels(value: Tensor, layout: Layout, lanes: int, dim: int) -> Tensor:
     out = torch.zeros(*shape[:dim], groups, padded, *shape[dim + 1 :], dtype=value.dtype)
     out.narrow(dim + 1, 0, size).copy_(grouped)
     return out.reshape(*shape[:dim], groups * padded, *shape[dim + 1 :])
+
+
+WEIGHT_FORMATS["w8a8"] = WeightFormat("w8a8", _int8_weights, False, False, MatmulStage, (8, 16))

@@ -8,6 +8,7 @@ from torch2fpga.lower import (  # noqa: F401
     embedding,
     layer_norm,
     linear,
+    linear4,
     multiply,
     rms_norm,
     rotary,

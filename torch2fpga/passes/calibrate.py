@@ -16,6 +16,8 @@ from torch2fpga.passes.nodes import Node
 
 #: rows of each node that are kept to search smoothing exponents on
 SAMPLE_ROWS = 384
+#: rows kept where rounding of weights looks at them too
+MANY_ROWS = 2048
 
 
 @dataclass
@@ -24,15 +26,16 @@ class Statistics:
 
     Attributes:
         largest: (channels,) largest magnitude.
-        rows: up to ``SAMPLE_ROWS`` rows, (rows, channels).
+        rows: up to ``SAMPLE_ROWS`` or ``MANY_ROWS`` rows, (rows, channels).
     """
 
     largest: Tensor
     rows: list[Tensor] = field(default_factory=list)
 
-    def sample(self) -> Tensor:
-        """The kept rows as one matrix."""
-        return torch.cat(self.rows)
+    def sample(self, most: int | None = None) -> Tensor:
+        """The kept rows as one matrix; only every so many-th, if there are more than ``most``."""
+        rows = torch.cat(self.rows)
+        return rows if most is None else rows[:: max(1, -(-rows.shape[0] // most))]
 
 
 class _Recorder(fx.Interpreter):
@@ -73,6 +76,7 @@ class Calibrate(GraphPass):
     Args:
         samples: inputs by placeholder name, canonical shapes.
         progress: called with the number of samples done.
+        every: keep rows of the inputs of all linear layers, and more of them.
     """
 
     name = "calibrate"
@@ -80,16 +84,25 @@ class Calibrate(GraphPass):
     ensures = ("calibrated",)
 
     def __init__(
-        self, samples: Sequence[Mapping[str, Tensor]], progress: Callable[[int], None] | None = None
+        self,
+        samples: Sequence[Mapping[str, Tensor]],
+        progress: Callable[[int], None] | None = None,
+        every: bool = False,
     ) -> None:
         self.samples = samples
+        self.every = every
         self.progress = progress
 
     def call(self, module: fx.GraphModule) -> bool:
         from torch2fpga.passes.quantise import sampled_nodes
 
         module.meta["statistics"] = run_calibration(
-            module, self.samples, len(self.samples), sampled_nodes(module), self.progress
+            module,
+            self.samples,
+            len(self.samples),
+            sampled_nodes(module, self.every),
+            self.progress,
+            MANY_ROWS if self.every else SAMPLE_ROWS,
         )
         return False
 
@@ -118,6 +131,7 @@ def run_calibration(
     count: int,
     sampled: set[str],
     progress: Callable[[int], None] | None = None,
+    most: int = SAMPLE_ROWS,
 ) -> dict[str, Statistics]:
     """Float statistics of every node.
 
@@ -126,6 +140,7 @@ def run_calibration(
         samples: inputs by placeholder name, canonical shapes.
         count: how many samples there are (spreads the row budget).
         sampled: names of nodes whose rows are kept.
+        most: rows that are kept of each.
     """
     stats: dict[str, Statistics] = {}
     masks = masks_of(module)
@@ -133,7 +148,7 @@ def run_calibration(
     with torch.no_grad():
         for i, sample in enumerate(samples):
             recorder = _Recorder(module, stats, sampled)
-            recorder.budget = max(1, SAMPLE_ROWS // max(count, 1))
+            recorder.budget = max(1, most // max(count, 1))
             recorder.valid = sample[masks[0]] != 0 if masks else None
             recorder.run(*[sample[name] for name in names])
             if progress is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Give every value its integer formats (W8A8) and every operator its integer constants.
+"""Give every value its integer formats and every operator its integer constants.
 
 What each consumer wants decides the formats of a value:
 
@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx
 
+from torch2fpga.design import Layout
 from torch2fpga.errors import CompileError, DesignError
 from torch2fpga.lower.activation import ZERO_POINTS, activation
 from torch2fpga.lower.add import add
@@ -30,7 +31,8 @@ from torch2fpga.lower.linear import linear, quantise_weight
 from torch2fpga.lower.multiply import multiply, product_scale
 from torch2fpga.lower.registry import OPERATORS
 from torch2fpga.lower.rows import concat_channels, select_row, slice_channels
-from torch2fpga.passes.calibrate import Statistics
+from torch2fpga.lower.weight_formats import WEIGHT_FORMATS, WeightFormat
+from torch2fpga.passes.calibrate import SAMPLE_ROWS, Statistics
 from torch2fpga.passes.fold_constants import attribute
 from torch2fpga.passes.manager import GraphPass
 from torch2fpga.passes.nodes import Node
@@ -44,6 +46,8 @@ SEARCH_CHANNELS = 1024
 DEAD_CHANNEL = 256
 #: head room of residual formats over what calibration saw
 WIDE_MARGIN = {16: 2.0, 24: 4.0}
+#: weights where nothing else is said
+INT8 = WEIGHT_FORMATS["w8a8"]
 
 TRANSPARENT = (add, select_row, slice_channels, concat_channels)
 
@@ -85,9 +89,12 @@ def demands(node: Node) -> dict[str, list[Node]]:
 class Quantiser:
     """Fills ``meta["formats"]``, ``meta["affine"]`` and ``meta["data"]`` of every node."""
 
-    def __init__(self, module: fx.GraphModule, stats: Mapping[str, Statistics]) -> None:
+    def __init__(
+        self, module: fx.GraphModule, stats: Mapping[str, Statistics], precision: str = "w8a8"
+    ) -> None:
         self.module = module
         self.stats = stats
+        self.weights = WEIGHT_FORMATS[precision]
         self._wide: dict[Node, Format] = {}
 
     # -- what operators call --------------------------------------------------------------
@@ -108,6 +115,14 @@ class Quantiser:
                     "factor": self._factor, "rotary": self._rotary}  # fmt: skip
             formats[role] = make[role](node)
         return formats[role]
+
+    def rows(self, node: Node, fmt: Format) -> Tensor | None:
+        """(n, channels) values that calibration kept of ``node``, in units of ``fmt``."""
+        kept = self.stats[node.name]
+        return kept.sample() / fmt.scale.float() if kept.rows else None
+
+    def _rows_to_search(self, node: Node) -> Tensor:
+        return self.stats[node.name].sample(SAMPLE_ROWS if self.weights.by_rows else None)
 
     # -- the pass -------------------------------------------------------------------------
 
@@ -191,7 +206,7 @@ class Quantiser:
         (product,) = products
         weights = torch.cat([self.parameter(u.args[1]) for u in demands(product)["mac"]])
         step = max(1, weights.shape[0] // SEARCH_CHANNELS)
-        rows, largest = self.stats[product.name].sample(), self._largest(product)
+        rows, largest = self._rows_to_search(product), self._largest(product)
         return Format("factor", 16, search_factor(rows, largest, least, weights, step))
 
     def _rotary(self, node: Node) -> Format:
@@ -217,7 +232,13 @@ class Quantiser:
             return Format("mac", 8, product_scale(self.format(node.args[1], "factor").scale), dynamic=True)
         weights = torch.cat([self.parameter(u.args[1]) for u in demands(node)["mac"]])
         step = max(1, weights.shape[0] // SEARCH_CHANNELS)
-        scale = search_smoothing(self.stats[node.name].sample(), self._largest(node), weights, step)
+        scale = search_smoothing(
+            self._rows_to_search(node),
+            self._largest(node),
+            weights,
+            step,
+            self.weights,
+        )
         return Format("mac", 8, scale)
 
 
@@ -267,7 +288,9 @@ def _looped(loop: Loop | None) -> list[list[Node]]:
     return [nodes for nodes in found if nodes]
 
 
-def search_smoothing(rows: Tensor, largest: Tensor, weights: Tensor, step: int) -> Tensor:
+def search_smoothing(
+    rows: Tensor, largest: Tensor, weights: Tensor, step: int, form: WeightFormat = INT8
+) -> Tensor:
     """Per-channel activation scale whose quantised product comes closest to the float one.
 
     Args:
@@ -275,6 +298,7 @@ def search_smoothing(rows: Tensor, largest: Tensor, weights: Tensor, step: int) 
         largest: (in,) largest magnitude of each channel.
         weights: (out, in) of all linears that read these rows.
         step: only every step-th output channel is compared.
+        form: of the quantised weights.
     Returns:
         (in,) float64 scale of one int8 unit.
     """
@@ -289,8 +313,8 @@ def search_smoothing(rows: Tensor, largest: Tensor, weights: Tensor, step: int) 
         unit = float((largest / smooth).max()) / 127
         scale = smooth * unit
         q = torch.floor(rows / scale.float() + 0.5).clamp(-127, 127)
-        data, weight_scale = quantise_weight(part, scale)
-        product = (q @ data.float().t()) * weight_scale.float()
+        found = form.integers(part * scale.float(), Layout(1, part.shape[1]), None)
+        product = (q @ found.products.float().t()) * found.scale.float()
         error = float(((product - exact) ** 2).mean())
         if error < best_error:
             best, best_error = scale, error
@@ -329,11 +353,12 @@ def search_factor(rows: Tensor, largest: Tensor, least: Tensor, weights: Tensor,
     return best
 
 
-def sampled_nodes(module: fx.GraphModule) -> set[str]:
-    """Names of nodes whose calibration rows the search needs."""
+def sampled_nodes(module: fx.GraphModule, every: bool = False) -> set[str]:
+    """Names of nodes whose calibration rows the search needs, or of every input of a linear layer."""
     found = set()
     for node in module.graph.nodes:
-        data = node.op in ("call_function", "placeholder") and node.target is not activation
+        data = node.op in ("call_function", "placeholder")
+        data = data and (every or node.target is not activation)
         if data and "mac" in demands(node):
             found.add(node.name)
     return found
@@ -346,8 +371,11 @@ class Quantise(GraphPass):
     requires = ("calibrated",)
     ensures = ("quantised",)
 
+    def __init__(self, precision: str = "w8a8") -> None:
+        self.precision = precision
+
     def call(self, module: fx.GraphModule) -> bool:
-        Quantiser(module, module.meta["statistics"]).run()
+        Quantiser(module, module.meta["statistics"], self.precision).run()
         return False
 
     def verify(self, module: fx.GraphModule) -> None:

@@ -24,8 +24,6 @@ from torch2fpga.plan.resources import ports_cost
 SHARED = (1, 2, 4)
 #: most copies of a linear layer's array
 MAX_COPIES = 16
-#: weights of a memory word, the least that an array takes a cycle
-WORD = 64
 
 ArrayStage = MatmulStage | ScoresStage | ValuesStage
 
@@ -102,7 +100,7 @@ def _widths(design: Design, stage: MatmulStage) -> Iterator[tuple[int, int, int]
     """Columns, copies and ports of a linear layer, without copies that would shorten nothing."""
     lanes = design.shape.lanes
     blocks = stage.layout_out.blocks(lanes)
-    least = WORD // lanes
+    least = stage.word_weights // lanes
     widths = [c for c in COLUMNS if least <= c <= (least if stage.streamed else lanes)]
     for copies in range(1, min(MAX_COPIES, blocks) + 1):
         if copies > 1 and ceil_div(blocks, copies) == ceil_div(blocks, copies - 1):

@@ -209,9 +209,12 @@ def _constants(
 ) -> Mapping[str, Any]:
     """Weights of every ``copies``-th output block; channels that only fill up a block are zero."""
     lanes = design.shape.lanes
-    weight = pad_channels(step["weight"], stage.layout_out, lanes, 0)
-    blocks = weight.reshape(-1, lanes, weight.shape[1])[number::copies]
-    return {**step, "weight": blocks.reshape(-1, weight.shape[1]).contiguous()}
+    found = dict(step)
+    for key in stage.by_output:
+        rows = pad_channels(step[key], stage.layout_out, lanes, 0)
+        blocks = rows.reshape(-1, lanes, rows.shape[1])[number::copies]
+        found[key] = blocks.reshape(-1, rows.shape[1]).contiguous()
+    return found
 
 
 def _forks(

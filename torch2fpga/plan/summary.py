@@ -214,7 +214,9 @@ def summarise(design: Design, board: Board, plan: Plan, gains: Sequence[Gain] = 
 def products_of(design: Design, stage: Stage) -> int:
     """Products a cycle of a stage's array."""
     s = design.shape
-    if isinstance(stage, MatmulStage | ScoresStage | ValuesStage):
+    if isinstance(stage, MatmulStage):
+        return stage.products(design)
+    if isinstance(stage, ScoresStage | ValuesStage):
         rows = 1 if stage.one_row else s.tile
         return rows * s.lanes * stage.columns
     return 0

@@ -13,7 +13,7 @@ from torch2fpga.plan.fifo import storage_of
 FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "multiply": (
         "multiplier array",
-        ("matmul", "matmul_streamed", "attention_scores", "attention_values"),
+        ("matmul", "matmul_streamed", "matmul4", "matmul4_streamed", "attention_scores", "attention_values"),
     ),
     "function": ("norm, softmax, activation", ("normalize", "softmax_weights", "activation")),
     "convert": ("number format, sum", ("requant", "requant_scaled", "quantize_rows", "add")),
