@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PINS := setup.cfg constraints.txt
 # Set aside by `make test-deps`; names of Debian and Ubuntu.
-APT_PACKAGES := g++ make python3-venv chromium
+APT_PACKAGES := g++ make python3-venv chromium tcl
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test smoke lint bench test-deps clean need-gxx
@@ -52,9 +52,9 @@ bench: $(VENV)/.test need-gxx ## the figures of benchmarks/, then the documents 
 	@$(BIN)/python -m scripts.figures
 
 test-deps: ## system packages for the tests (Debian, Ubuntu; needs root)
-	@if command -v g++ >/dev/null && command -v chromium >/dev/null \
+	@if command -v g++ >/dev/null && command -v chromium >/dev/null && command -v tclsh >/dev/null \
 	    && $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then \
-	  echo "g++, chromium and python's venv are here already"; \
+	  echo "g++, chromium, tclsh and python's venv are here already"; \
 	elif [ "$$(id -u)" != 0 ]; then \
 	  echo "system packages are missing; run: sudo make test-deps   ($(APT_PACKAGES))" >&2; exit 1; \
 	else \
