@@ -172,9 +172,7 @@ def compile(
         CaptureError, CompileError: see their texts.
     """
     say = progress or (lambda phase, fraction: None)
-    wanted = _wanted(
-        plan, board=board, objective=objective, budget=budget, clock_mhz=clock_mhz, tile=tile
-    )
+    wanted = _wanted(plan, board=board, objective=objective, budget=budget, clock_mhz=clock_mhz, tile=tile)
     table = board_at(wanted.board, wanted.clock_mhz)
     if precision not in PRECISIONS:
         raise CompileError(f"precision {precision!r} is not supported; use one of {list(PRECISIONS)}")
@@ -203,7 +201,14 @@ def compile(
     shape = Shape(lanes, wanted.tile or SIMPLE_TILE, *_largest(captured, module))
     lowered = Builder(module, shape, module.meta["loop"], _design_name(model)).run()
     say("plan", 0.9)
-    planned = put_into_effect(lowered.design, lowered.data, wanted, table, simple=plan == "simple")
+    planned = put_into_effect(
+        lowered.design,
+        lowered.data,
+        wanted,
+        table,
+        simple=plan == "simple",
+        progress=lambda name, part: say(name, 0.9 + 0.1 * part),
+    )
     verify_design(planned.design)
     interface = _interface(module, lowered, captured)
     origin = _origin(model, captured, module, samples, notes, precision, lowered, planned)

@@ -209,16 +209,12 @@ CODE = [
     (
         "uram-static",
         in_store(
-            "  static const int32_t t[4] = {};\n"
-            "#pragma HLS bind_storage variable=t type=rom_1p impl=uram\n"
+            "  static const int32_t t[4] = {};\n#pragma HLS bind_storage variable=t type=rom_1p impl=uram\n"
         ),
     ),
     (
         "uram-static",
-        in_store(
-            "  const int32_t t[4] = {};\n"
-            "#pragma HLS bind_storage variable=t type=ram_s2p impl=uram\n"
-        ),
+        in_store("  const int32_t t[4] = {};\n#pragma HLS bind_storage variable=t type=ram_s2p impl=uram\n"),
     ),
     ("recursion", beside("static int down(int n) { return n > 0 ? down(n - 1) : 0; }")),
     (
@@ -231,19 +227,13 @@ CODE = [
     ),
     (
         "recursion",
-        beside(
-            "template <int N>\n"
-            "int deep(int (&x)[N], int n) { return n > 0 ? deep(x, n - 1) : x[0]; }"
-        ),
+        beside("template <int N>\nint deep(int (&x)[N], int n) { return n > 0 ? deep(x, n - 1) : x[0]; }"),
     ),
     ("dynamic-memory", in_store("  int *p = new int[4];\n  delete[] p;\n")),
     ("dynamic-memory", beside("void free(void *);\nstatic void f(int *p) { free(p); }")),
     (
         "dynamic-memory",
-        beside(
-            "namespace std { template <typename T> struct vector {}; }\n"
-            "static std::vector<int> v();"
-        ),
+        beside("namespace std { template <typename T> struct vector {}; }\nstatic std::vector<int> v();"),
     ),
     ("loop-bound", in_store("  while (true) {\n  }\n")),
     ("loop-bound", in_store("  while (rows > 3) {\n  }\n")),
@@ -281,9 +271,7 @@ ARRAYS = [
     ),
     (
         "aggregate",
-        in_store(
-            "  t2f::word buffer[8];\n#pragma HLS array_partition variable=buffer cyclic factor=2\n"
-        ),
+        in_store("  t2f::word buffer[8];\n#pragma HLS array_partition variable=buffer cyclic factor=2\n"),
     ),
     ("array-size", in_store("  int32_t buffer[rows];\n")),
     (

@@ -13,11 +13,11 @@ under the caps of the card, its memory ports and, if asked for, a limit on all p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 
 from torch2fpga.boards import Board
-from torch2fpga.design import Design, Estimate, Stage, ceil_div, nominal_depth
-from torch2fpga.plan.choices import ArrayStage, Choice
+from torch2fpga.design import Design, Estimate, Stage, nominal_depth
+from torch2fpga.plan.choices import ArrayStage, Choice, tiles_of
 from torch2fpga.plan.resources import MEAN_OF, RESOURCES
 from torch2fpga.plan.solver import Programme, Solution
 
@@ -57,14 +57,13 @@ class Limits:
 
     def more(self, name: str, factor: float) -> Limits:
         """The same with more of one of them (``mean``, ``ports``, ``products`` or a resource)."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
         if name in self.resources:
-            values["resources"] = {**self.resources, name: self.resources[name] * factor}
-        elif name == "mean":
-            values["mean"] = self.mean * factor
-        else:
-            values[name] = int(values[name] * factor)
-        return Limits(**values)
+            return replace(self, resources={**self.resources, name: self.resources[name] * factor})
+        if name == "mean":
+            return replace(self, mean=self.mean * factor)
+        if name == "ports":
+            return replace(self, ports=int(self.ports * factor))
+        return replace(self, products=int(self.products * factor))
 
 
 @dataclass(frozen=True)
@@ -74,13 +73,11 @@ class Allocation:
     Attributes:
         cycles: of the objective (modelled).
         used: of every limit.
-        pace: the busiest stage of each group.
     """
 
     chosen: Mapping[str, Choice]
     cycles: float
     used: Mapping[str, float]
-    pace: Mapping[str, str]
 
 
 def allocate(
@@ -105,7 +102,7 @@ def allocate(
     _limit(p, options, fixed, fixed_ports, limits)
     _time(p, design, options, objective)
     solution = p.solve(gap=GAP)
-    return None if solution is None else _allocation(design, options, fixed, fixed_ports, solution)
+    return None if solution is None else _allocation(options, fixed, fixed_ports, solution)
 
 
 def _limit(
@@ -129,11 +126,8 @@ def _limit(
         p.row({key: float(c.products) for key, c in every}, upper=limits.products)
 
 
-def _time(
-    p: Programme, design: Design, options: Mapping[str, Sequence[Choice]], objective: str
-) -> None:
+def _time(p: Programme, design: Design, options: Mapping[str, Sequence[Choice]], objective: str) -> None:
     """Pace and path of every group, the launch's busiest stage, and the objective."""
-    s = design.shape
     launch = p.variable("launch")
     latency, throughput = (1.0, SECOND) if objective == "latency" else (SECOND, 1.0)
     p.cost(launch, throughput)
@@ -151,7 +145,7 @@ def _time(
         p.cost(period, latency * stages[0].steps)
         for stage in stages:
             found = options[stage.name]
-            tiles = s.max_batch * (1 if stage.one_row else ceil_div(s.max_seq, s.tile))
+            tiles = tiles_of(design, stage)
             z = [("z", stage.name, i) for i in range(len(found))]
             most = {k: -c.busy * (1 - 1 / tiles) for k, c in zip(z, found, strict=True)}
             p.row({pace: 1.0, **most}, lower=0.0)
@@ -209,7 +203,6 @@ def _path(
 
 
 def _allocation(
-    design: Design,
     options: Mapping[str, Sequence[Choice]],
     fixed: Estimate,
     fixed_ports: int,
@@ -219,13 +212,7 @@ def _allocation(
         name: next(c for i, c in enumerate(found) if solution.chosen(("z", name, i)))
         for name, found in options.items()
     }
-    used = {
-        r: float(getattr(fixed, r) + sum(getattr(c.cost, r) for c in chosen.values())) for r in RESOURCES
-    }
+    used = {r: float(getattr(fixed, r) + sum(getattr(c.cost, r) for c in chosen.values())) for r in RESOURCES}
     used["ports"] = float(fixed_ports + sum(c.ports for c in chosen.values()))
     used["products"] = float(sum(c.products for c in chosen.values()))
-    pace: dict[str, str] = {}
-    for group in dict.fromkeys(s.group for s in design.stages):
-        stages = [s.name for s in design.stages if s.group == group]
-        pace[group] = max(stages, key=lambda n: chosen[n].busy + chosen[n].load)
-    return Allocation(chosen, solution.objective, used, pace)
+    return Allocation(chosen, solution.objective, used)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from torch2fpga.boards import Board
 from torch2fpga.design import Design, StepData
-from torch2fpga.plan.choices import with_ways
+from torch2fpga.lower.ways import WaysStage
 from torch2fpga.plan.fifo import size_fifos
 from torch2fpga.plan.partition import partition
 from torch2fpga.plan.plan import Plan
@@ -25,7 +25,8 @@ def apply_arrays(
     """
     design = replace(design, shape=replace(design.shape, tile=plan.tile or design.shape.tile))
     stages = tuple(
-        with_ways(s, plan.ways[s.name]) if s.name in plan.ways else s for s in design.stages
+        replace(s, ways=plan.ways[s.name]) if isinstance(s, WaysStage) and s.name in plan.ways else s
+        for s in design.stages
     )
     design = replace(design, stages=stages)
     for name, array in plan.arrays.items():

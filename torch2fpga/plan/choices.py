@@ -17,10 +17,11 @@ from torch2fpga.lower.attention import ScoresStage, ValuesStage
 from torch2fpga.lower.deal import DealStage
 from torch2fpga.lower.gather import GatherStage
 from torch2fpga.lower.linear import MatmulStage
+from torch2fpga.lower.ways import WaysStage
 from torch2fpga.plan.plan import COLUMNS, Array
 from torch2fpga.plan.resources import ports_cost
 
-#: memory ports that copies may share
+#: memory ports that copies share where nobody says how many
 SHARED = (1, 2, 4)
 #: most copies of a linear layer's array
 MAX_COPIES = 16
@@ -65,15 +66,15 @@ def choices(
     if isinstance(stage, MatmulStage):
         beat = board.hbm.beat_cycles(64, clock_mhz)
         stage = replace(stage, keep=keep) if keep else stage
-        found = [_matmul(design, stage, *widths, beat) for widths in _widths(design, stage)]
+        found = [_matmul(design, stage, *widths, beat) for widths in _widths(design, stage, every)]
         found = [replace(c, cost=c.cost + ports_cost(board, c.ports)) for c in found]
         found = found if every else _worth(found)
     elif isinstance(stage, ScoresStage | ValuesStage):
         widths = [c for c in COLUMNS if c <= design.shape.lanes]
         found = [_attention(design, replace(stage, columns=c)) for c in widths]
-    elif hasattr(stage, "ways"):
+    elif isinstance(stage, WaysStage):
         widths = [w for w in COLUMNS if w <= design.shape.lanes]
-        found = [_elementwise(design, with_ways(stage, w), w) for w in widths]
+        found = [_elementwise(design, replace(stage, ways=w), w) for w in widths]
     else:
         found = [_elementwise(design, stage, 0)]
     return found
@@ -96,7 +97,7 @@ def _measures(c: Choice) -> tuple[float, ...]:
     return (c.busy, c.load, c.tile, cost.dsp, cost.uram, cost.bram18 // 16, cost.lut // 4000, c.ports)
 
 
-def _widths(design: Design, stage: MatmulStage) -> Iterator[tuple[int, int, int]]:
+def _widths(design: Design, stage: MatmulStage, every: bool) -> Iterator[tuple[int, int, int]]:
     """Columns, copies and ports of a linear layer, without copies that would shorten nothing."""
     lanes = design.shape.lanes
     blocks = stage.layout_out.blocks(lanes)
@@ -105,47 +106,48 @@ def _widths(design: Design, stage: MatmulStage) -> Iterator[tuple[int, int, int]
     for copies in range(1, min(MAX_COPIES, blocks) + 1):
         if copies > 1 and ceil_div(blocks, copies) == ceil_div(blocks, copies - 1):
             continue
-        ports = {copies} if stage.streamed else {p for p in SHARED if p <= copies}
-        yield from ((columns, copies, p) for columns in widths for p in sorted(ports))
+        ports = [copies] if stage.streamed else range(1, copies + 1)
+        yield from (
+            (columns, copies, p)
+            for columns in widths
+            for p in ports
+            if every or stage.streamed or p in SHARED
+        )
 
 
-def _times(design: Design, stage: Stage) -> tuple[float, float, float]:
-    """(busy, load, tile) of a stage without weights."""
+def tiles_of(design: Design, stage: Stage) -> int:
+    """Tiles of rows of a launch of the largest size."""
     s = design.shape
-    busy = stage.cycles(design, s.max_batch, s.max_seq, nominal_depth) / stage.steps
-    tiles = s.max_batch * (1 if stage.one_row else ceil_div(s.max_seq, s.tile))
-    return busy, 0.0, busy / tiles
+    return s.max_batch * (1 if stage.one_row else ceil_div(s.max_seq, s.tile))
 
 
-def with_ways(stage: Stage, ways: int) -> Stage:
-    """A stage that works on so many channels a cycle; itself where there is nothing to choose."""
-    if not hasattr(stage, "ways"):
-        return stage
-    changed: Stage = replace(stage, ways=ways)  # type: ignore[call-arg]
-    return changed
+def _busy(design: Design, stage: Stage) -> float:
+    """Cycles of a step."""
+    s = design.shape
+    return stage.cycles(design, s.max_batch, s.max_seq, nominal_depth) / stage.steps
 
 
 def _elementwise(design: Design, stage: Stage, ways: int) -> Choice:
-    return Choice(None, *_times(design, stage), stage.cost(design), ways=ways)
+    busy = _busy(design, stage)
+    return Choice(None, busy, 0.0, busy / tiles_of(design, stage), stage.cost(design), ways=ways)
 
 
 def _attention(design: Design, stage: ScoresStage | ValuesStage) -> Choice:
-    s = design.shape
-    products = s.tile * s.lanes * stage.columns
-    return Choice(Array(1, stage.columns), *_times(design, stage), stage.cost(design), 0, products)
+    busy, cost = _busy(design, stage), stage.cost(design)
+    products = design.shape.tile * design.shape.lanes * stage.columns
+    tile = busy / tiles_of(design, stage)
+    return Choice(Array(1, stage.columns), busy, 0.0, tile, cost, products=products)
 
 
-def _matmul(
-    design: Design, stage: MatmulStage, columns: int, copies: int, ports: int, beat: float
-) -> Choice:
+def _matmul(design: Design, stage: MatmulStage, columns: int, copies: int, ports: int, beat: float) -> Choice:
     s = design.shape
     blocks = ceil_div(stage.layout_out.blocks(s.lanes), copies)
     layout = stage.layout_out if copies == 1 else Layout(1, blocks * s.lanes)
     one = replace(stage, columns=columns, layout_out=layout)
-    busy, _, _ = _times(design, one)
+    busy = _busy(design, one)
     words, kept = one.weight_words(design), one.weights_kept
     load = words * ceil_div(copies, ports) * beat
-    tiles = s.max_batch * (1 if stage.one_row else ceil_div(s.max_seq, s.tile))
+    tiles = tiles_of(design, stage)
     if kept == "streamed":  # the port sets the pace
         busy, load = max(busy, tiles * load), 0.0
     else:

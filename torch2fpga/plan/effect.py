@@ -12,7 +12,7 @@ from torch2fpga.errors import CompileError
 from torch2fpga.lower.attention import ScoresStage, ValuesStage
 from torch2fpga.lower.linear import MatmulStage
 from torch2fpga.plan.apply import apply_plan
-from torch2fpga.plan.optimise import optimise
+from torch2fpga.plan.optimise import Progress, optimise
 from torch2fpga.plan.partition import contiguous
 from torch2fpga.plan.plan import Array, Plan
 from torch2fpga.plan.summary import Gain
@@ -29,10 +29,17 @@ class Planned:
 
 
 def put_into_effect(
-    design: Design, data: Mapping[str, StepData], wanted: Plan, board: Board, simple: bool = False
+    design: Design,
+    data: Mapping[str, StepData],
+    wanted: Plan,
+    board: Board,
+    simple: bool = False,
+    progress: Progress | None = None,
 ) -> Planned:
     """Complete the plan, by optimising or by the simple rules, and apply it.
 
+    Args:
+        progress: called with "plan" and the part of it that is done.
     Raises:
         CompileError: for plans that name what is not there, and models that do not fit.
         DesignError: for regions that are impossible.
@@ -41,7 +48,7 @@ def put_into_effect(
     if simple:
         plan = simple_plan(design, wanted)
     else:
-        found = optimise(design, wanted)
+        found = optimise(design, wanted, progress)
         plan, gains = found.plan, found.gains
     planned, constants = apply_plan(design, data, plan, board)
     return Planned(planned, constants, plan, gains)

@@ -9,19 +9,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from torch2fpga.boards import BOARDS, Board, board_named
 from torch2fpga.design import Design, Estimate
 from torch2fpga.emit.kernel import all_ports
 from torch2fpga.errors import CompileError
+from torch2fpga.lower.ways import WaysStage
 from torch2fpga.plan.allocate import Allocation, Limits, allocate
 from torch2fpga.plan.apply import apply_arrays, apply_plan
 from torch2fpga.plan.choices import ArrayStage, Choice, choices
 from torch2fpga.plan.fifo import size_fifos
 from torch2fpga.plan.latency import estimate_latency
-from torch2fpga.plan.place import Placement, place
+from torch2fpga.plan.place import place
 from torch2fpga.plan.plan import Array, Plan
 from torch2fpga.plan.resources import MEAN_OF, RESOURCES, design_cost, ports_cost, problems
 from torch2fpga.plan.storage import fifo_cost
@@ -45,19 +46,11 @@ class Optimised:
 
     Attributes:
         plan: with every array, region; channels only where the user gave some.
-        cycles: what the allocation programme makes of it (its objective; modelled).
-        pace: the busiest stage of each group.
         gains: what a tenth more of each limit would save, most first.
-        fill: share of the caps that the arrays were chosen for.
-        wires: across every boundary.
     """
 
     plan: Plan
-    cycles: float
-    pace: Mapping[str, str]
     gains: tuple[Gain, ...]
-    fill: float
-    wires: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -97,11 +90,8 @@ def optimise(design: Design, wanted: Plan, progress: Progress | None = None) -> 
         found = _fitted(design, wanted, board, problem, bound, best)
         best = found if found is not None else best
     if best is None:
-        smaller = Limits.of(board, wanted.budget, wanted.multipliers)
-        raise CompileError(_too_large(tried, board, wanted, smaller))
-    gains = _gains(best.problem, best.limits, best.allocation, wanted.objective)
-    allocation = best.allocation
-    return Optimised(best.plan, allocation.cycles, allocation.pace, gains, best.fill, best.wires)
+        raise CompileError(_too_large(tried, board, wanted))
+    return Optimised(best.plan, _gains(best.problem, best.limits, best.allocation, wanted.objective))
 
 
 @dataclass(frozen=True)
@@ -112,8 +102,6 @@ class _Candidate:
     problem: _Problem
     allocation: Allocation
     limits: Limits
-    fill: float
-    wires: tuple[int, ...]
     cycles: float
 
 
@@ -135,18 +123,16 @@ def _fitted(
         placed = _placed(design, plan, board, problem.ports)
         if placed is None:
             continue
-        known = set(placed.slr)
-        _unknown("slr", [n for n in wanted.slr if n not in known], known)
-        plan = replace(plan, slr=dict(placed.slr))
+        _unknown("slr", wanted.slr, set(placed))
+        plan = replace(plan, slr=placed)
         planned, _ = apply_plan(design, {}, plan, board)
-        ports = {port.name for _, port in all_ports(planned)}
-        _unknown("channels", [n for n in wanted.channels if n not in ports], ports)
+        _unknown("channels", wanted.channels, {port.name for _, port in all_ports(planned)})
         if not _within(planned, plan, board):
             continue
         cycles = _judged(planned, plan, board)
         if best is not None and cycles >= best.cycles:
             return None
-        return _Candidate(plan, problem, allocation, limits, fill, placed.wires, cycles)
+        return _Candidate(plan, problem, allocation, limits, cycles)
     return None
 
 
@@ -169,14 +155,13 @@ def _problem(design: Design, wanted: Plan, board: Board, tile: int) -> _Problem:
     fixed = Estimate()
     for stream in design.streams.values():
         fixed = fixed + fifo_cost(stream.depth, stream.token_bytes(design.shape.lanes))
-    ports = fixed_ports(design, board)
+    ports = fixed_ports(design)
     return _Problem(design, options, fixed + ports_cost(board, ports), ports)
 
 
-def fixed_ports(design: Design, board: Board) -> int:
-    """Memory ports besides those of weights: inputs, tables, outputs, and parameters of each kernel."""
-    kernels = 1 if design.steps == 1 else len(board.slrs)
-    return sum(p.role != "weights" for p in design.ports) + kernels
+def fixed_ports(design: Design) -> int:
+    """Memory ports besides those of weights: inputs, tables, outputs, and one for all parameters."""
+    return sum(p.role != "weights" for p in design.ports) + any(s.params for s in design.stages)
 
 
 def _options(design: Design, name: str, wanted: Plan, board: Board) -> list[Choice]:
@@ -204,29 +189,26 @@ def _agrees(array: Array, given: Array) -> bool:
 
 
 def _known_names(design: Design, wanted: Plan) -> None:
-    arrays = {s.name for s in design.stages if isinstance(s, ArrayStage)}
-    _unknown("arrays", [n for n in wanted.arrays if n not in arrays], arrays)
-    ways = {s.name for s in design.stages if hasattr(s, "ways")}
-    _unknown("ways", [n for n in wanted.ways if n not in ways], ways)
+    _unknown("arrays", wanted.arrays, {s.name for s in design.stages if isinstance(s, ArrayStage)})
+    _unknown("ways", wanted.ways, {s.name for s in design.stages if isinstance(s, WaysStage)})
 
 
-def _unknown(table: str, names: Sequence[str], known: set[str]) -> None:
-    if names:
+def _unknown(table: str, names: Iterable[str], known: set[str]) -> None:
+    missing = sorted(set(names) - known)
+    if missing:
         raise CompileError(
-            f"the plan's table {table} names {', '.join(sorted(names))}; there are {', '.join(sorted(known))}"
+            f"the plan's table {table} names {', '.join(missing)}; there are {', '.join(sorted(known))}"
         )
 
 
 def _plan(wanted: Plan, problem: _Problem, allocation: Allocation) -> Plan:
-    arrays: dict[str, Array] = {
-        name: c.array for name, c in allocation.chosen.items() if c.array is not None
-    }
+    arrays: dict[str, Array] = {name: c.array for name, c in allocation.chosen.items() if c.array is not None}
     ways = {name: c.ways for name, c in allocation.chosen.items() if c.ways}
     return replace(wanted, tile=problem.design.shape.tile, arrays=arrays, ways=ways)
 
 
-def _placed(design: Design, plan: Plan, board: Board, ports: int) -> Placement | None:
-    """Where the pieces go; one kernel where the model has no layer loop and fits one region."""
+def _placed(design: Design, plan: Plan, board: Board, ports: int) -> dict[str, int] | None:
+    """Where the pieces go, if they fit."""
     split, _ = apply_arrays(replace(design, shape=replace(design.shape, tile=plan.tile)), {}, plan)
     split = size_fifos(split)
     count = ports + sum(a.ports for a in plan.arrays.values())
@@ -241,9 +223,7 @@ def _within(planned: Design, plan: Plan, board: Board) -> bool:
     return not problems(design_cost(planned, limited), limited)
 
 
-def _gains(
-    problem: _Problem, limits: Limits, allocation: Allocation, objective: str
-) -> tuple[Gain, ...]:
+def _gains(problem: _Problem, limits: Limits, allocation: Allocation, objective: str) -> tuple[Gain, ...]:
     found = []
     for name in (*RESOURCES, "mean", "ports", *(("products",) if limits.products else ())):
         used, limit, saved = _used(name, limits, allocation), _limit(name, limits), 0.0
@@ -274,9 +254,9 @@ def _smallest(tried: Sequence[_Problem], resource: str) -> float:
     )
 
 
-def _too_large(tried: Sequence[_Problem], board: Board, wanted: Plan, limits: Limits) -> str:
+def _too_large(tried: Sequence[_Problem], board: Board, wanted: Plan) -> str:
     """What is missing, by how much, and what would fit."""
-    problem = tried[0]
+    problem, limits = tried[0], Limits.of(board, wanted.budget, wanted.multipliers)
     missing = [
         f"{r.upper()}: at least {_smallest(tried, r):,.0f}, the caps leave {limit:,.0f}"
         for r, limit in limits.resources.items()
@@ -304,4 +284,3 @@ def _too_large(tried: Sequence[_Problem], board: Board, wanted: Plan, limits: Li
 def _fits_on(problem: _Problem, board: Board, wanted: Plan) -> bool:
     limits = Limits.of(board, wanted.budget, wanted.multipliers)
     return problem.solve(limits, wanted.objective) is not None
-

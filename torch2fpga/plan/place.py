@@ -8,15 +8,14 @@ crosses b if it is above at one end and not at the other. Memory ports lie where
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 
 from torch2fpga.boards import Board
 from torch2fpga.design import Design, Estimate, Stream
+from torch2fpga.lower.gather import GatherStage
 from torch2fpga.lower.plumbing import LoopEnterStage, LoopExitStage
-from torch2fpga.plan.resources import RESOURCES, ports_cost
+from torch2fpga.plan.resources import RESOURCES, owned_costs, ports_cost
 from torch2fpga.plan.solver import Programme
-from torch2fpga.plan.storage import fifo_cost
 from torch2fpga.plan.wires import wires_of
 
 #: a kernel's parameters come over one link
@@ -26,48 +25,24 @@ GAP = 0.1
 NODES = 3_000
 
 
-@dataclass(frozen=True)
-class Placement:
-    """Where stages lie.
-
-    Attributes:
-        slr: of every stage.
-        wires: across every boundary, bottom first.
-    """
-
-    slr: Mapping[str, int]
-    wires: tuple[int, ...]
-
-
-def stage_costs(design: Design) -> dict[str, Estimate]:
-    """Cost of every stage with the FIFOs that it reads (a FIFO lies with its reader)."""
-    found = {s.name: s.cost(design) for s in design.stages}
-    for stage in design.stages:
-        for name in (*stage.inputs, *((stage.params,) if stage.params else ())):
-            stream = design.streams[name]
-            cost = fifo_cost(stream.depth, stream.token_bytes(design.shape.lanes))
-            found[stage.name] = found[stage.name] + cost
-    return found
-
-
 def edges(design: Design) -> list[tuple[str, str, int]]:
     """(writer, reader, wires) of every stream between stages, "" for a memory port."""
     writers, readers = design.writers(), design.readers()
     stages = {s.name for s in design.stages}
+    dealt = {s.params for s in design.stages if s.params}  # all parameters of a kernel share one link
     found = []
     for name, stream in design.streams.items():
         a, b = writers.get(name, ""), readers.get(name, "")
         a, b = a if a in stages else "", b if b in stages else ""
-        parameters = a == "" and any(s.params == name for s in design.stages)
-        if a != b and not parameters:  # all parameters of a kernel share one link
+        if a != b and name not in dealt:
             found.append((a, b, wires_of(stream, design.shape.lanes)))
     return found
 
 
 def place(
     design: Design, board: Board, budget: float, fixed: Mapping[str, int], ports: int
-) -> Placement | None:
-    """The placement with the fewest wires; None if the stages do not fit.
+) -> dict[str, int] | None:
+    """The SLR of every stage, with the fewest wires; None if the stages do not fit.
 
     Args:
         design: split, with FIFOs sized, without kernels.
@@ -83,13 +58,11 @@ def place(
             p.row({(stage.name, b - 1): 1.0, (stage.name, b): -1.0}, lower=0.0)
     _fix(p, design, board, fixed)
     _fit(p, design, board, budget, ports)
-    crossing = _cross(p, design, board)
+    _cross(p, design, board)
     solution = p.solve(GAP, NODES)
     if solution is None:
         return None
-    slr = {s.name: sum(solution.chosen((s.name, b)) for b in range(1, slrs)) for s in design.stages}
-    wires = tuple(round(sum(w * solution[key] for key, w in crossing[b])) for b in range(1, slrs))
-    return Placement(slr, wires)
+    return {s.name: sum(solution.chosen((s.name, b)) for b in range(1, slrs)) for s in design.stages}
 
 
 def _fix(p: Programme, design: Design, board: Board, fixed: Mapping[str, int]) -> None:
@@ -117,21 +90,20 @@ def _fix(p: Programme, design: Design, board: Board, fixed: Mapping[str, int]) -
 
 def _copies(design: Design) -> list[list[str]]:
     """Names of the arrays of every split layer (equal but for which channels they make)."""
-    from torch2fpga.lower.gather import GatherStage
-
     writers = {o: s.name for s in design.stages for o in s.outputs}
     return [[writers[i] for i in s.inputs] for s in design.stages if isinstance(s, GatherStage)]
 
 
 def _fit(p: Programme, design: Design, board: Board, budget: float, ports: int) -> None:
     """Resources of every SLR, and of the card for the mean of shares."""
-    costs = stage_costs(design)
+    costs = owned_costs(design)
+    elsewhere = costs.pop("", Estimate())  # read by ports, beside the memory
     memory = ports_cost(board, ports)
     for number, region in enumerate(board.slrs):
         for resource in RESOURCES:
             limit = board.caps.share_of(resource) * budget * getattr(region, resource)
             if number == board.memory_slr:
-                limit -= getattr(memory, resource)
+                limit -= getattr(memory + elsewhere, resource)
             terms: dict[object, float] = {}
             for name, cost in costs.items():
                 amount = float(getattr(cost, resource))
@@ -144,16 +116,14 @@ def _fit(p: Programme, design: Design, board: Board, budget: float, ports: int) 
             p.row(terms, upper=limit)
 
 
-def _cross(p: Programme, design: Design, board: Board) -> dict[int, list[tuple[object, int]]]:
-    """Variables of the streams that cross, with their wires, by boundary; minimised and limited."""
-    found: dict[int, list[tuple[object, int]]] = {}
+def _cross(p: Programme, design: Design, board: Board) -> None:
+    """A variable for every stream and boundary that is one where it crosses; wires minimised and limited."""
+    found = edges(design)
     for b in range(1, len(board.slrs)):
-        found[b] = []
-        for number, (source, sink, wires) in enumerate(edges(design)):
+        memory = float(board.memory_slr >= b)
+        for number, (source, sink, wires) in enumerate(found):
             key = p.variable(("cross", number, b), 0.0, 1.0)
-            found[b].append((key, wires))
             p.cost(key, wires)
-            memory = float(board.memory_slr >= b)
             for sign in (1.0, -1.0):
                 terms: dict[object, float] = {key: 1.0}
                 known = 0.0
@@ -164,6 +134,5 @@ def _cross(p: Programme, design: Design, board: Board) -> dict[int, list[tuple[o
                         known += side * memory
                 p.row(terms, lower=known)
         parameters = (len(board.slrs) - b) * wires_of(PARAMETERS, design.shape.lanes)
-        p.row({key: float(w) for key, w in found[b]}, upper=board.wire_budget - parameters)
-    return found
-
+        every = {("cross", number, b): float(wires) for number, (_, _, wires) in enumerate(found)}
+        p.row(every, upper=board.wire_budget - parameters)

@@ -64,13 +64,9 @@ def design_cost(design: Design, board: Board) -> dict[int, Estimate]:
     if outside:
         raise ValueError(f"the {board.name} has SLR0 to SLR{len(board.slrs) - 1}, not {outside}")
     found = {slr: Estimate() for slr in range(len(board.slrs))}
-    for stage in design.stages:
-        slr = at.get(stage.name, board.memory_slr)
-        found[slr] = found[slr] + stage.cost(design)
-    readers = design.readers()
-    for name, stream in design.streams.items():
-        slr = at.get(readers.get(name, ""), board.memory_slr)
-        found[slr] = found[slr] + fifo_cost(stream.depth, stream.token_bytes(design.shape.lanes))
+    for name, cost in owned_costs(design).items():
+        slr = at.get(name, board.memory_slr)
+        found[slr] = found[slr] + cost
     home = board.memory_slr
     found[home] = found[home] + ports_cost(board, _ports(design))
     for crossing in crossings(design):
@@ -78,6 +74,16 @@ def design_cost(design: Design, board: Board) -> dict[int, Estimate]:
         half = Estimate(ff=registers.ff // 2)
         found[crossing.boundary] = found[crossing.boundary] + half
         found[crossing.boundary + 1] = found[crossing.boundary + 1] + half
+    return found
+
+
+def owned_costs(design: Design) -> dict[str, Estimate]:
+    """Cost of every stage with the FIFOs that it reads; "" for FIFOs that no stage reads."""
+    found = {s.name: s.cost(design) for s in design.stages}
+    owner = {n: s.name for s in design.stages for n in (*s.inputs, *((s.params,) if s.params else ()))}
+    for name, stream in design.streams.items():
+        cost = fifo_cost(stream.depth, stream.token_bytes(design.shape.lanes))
+        found[owner.get(name, "")] = found.get(owner.get(name, ""), Estimate()) + cost
     return found
 
 

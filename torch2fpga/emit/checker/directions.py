@@ -86,8 +86,7 @@ class Directions:
     def _use(self, node: Node) -> Iterator[str]:
         parent = node.parent
         while parent is not None and (
-            parent.kind in WRAPPERS
-            or (parent.kind == "ARRAY_SUBSCRIPT_EXPR" and parent.children[0] is node)
+            parent.kind in WRAPPERS or (parent.kind == "ARRAY_SUBSCRIPT_EXPR" and parent.children[0] is node)
         ):
             node, parent = parent, parent.parent
         if parent is None:

@@ -225,9 +225,7 @@ def _scope(pragma: Pragma, compound: Node | None, entries: set[int]) -> Iterator
             yield ("pragma-scope", 'belongs to a top function (extern "C")')
 
 
-def _resolve(
-    source: Source, pragma: Pragma, chain: list[Node], options: dict[str, str]
-) -> Iterator[Problem]:
+def _resolve(source: Source, pragma: Pragma, chain: list[Node], options: dict[str, str]) -> Iterator[Problem]:
     kind = kind_of(pragma.kind, options.get("mode"))
     if kind is None:
         return
