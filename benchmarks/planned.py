@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -32,6 +34,22 @@ from torch2fpga.boards import U280, Routed
 from torch2fpga.timing.inputs import random_inputs
 
 CALIBRATION = 8
+
+
+#: plans a configuration in a process of its own, whose memory is then nothing else's
+SEVEN = """
+import resource, time
+import torch2fpga, transformers
+config = transformers.LlamaConfig(
+    hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32,
+    num_key_value_heads=32, vocab_size=32000, max_position_embeddings=4096,
+)
+import torch2fpga.plan.outline
+start = time.perf_counter()
+report = torch2fpga.outline(config, tokens=128, precision="w4a8")
+seconds = time.perf_counter() - start
+print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, report.cycles)
+"""
 
 
 @dataclass(frozen=True)
@@ -107,6 +125,8 @@ CASES = (
     Case("bert128", "BERT-base, 128 tokens, W8A8", bert, 128, 10.0, 4.5),
     Case("bert512", "BERT-base, 512 tokens, W8A8", bert, 512, 40.0, 19.0),
     Case("gpt2m", "GPT-2 medium prefill, 128 tokens, W8A8", gpt2_medium, 128, 60.0, 16.0),
+    Case("gpt2m_w4", "GPT-2 medium prefill, 128 tokens, W4A8", gpt2_medium, 128, 60.0, 16.0,
+         {"precision": "w4a8"}),
     Case("minilm", "MiniLM, 128 tokens, W8A8", real_minilm, 128, 1.0, 0.6, routed=False),
     Case("minilm_resident", "MiniLM, weights of all layers on the chip", real_minilm, 128, 1.0, 0.6,
          {"plan": {"weights": "resident"}}, routed=False),
@@ -205,6 +225,22 @@ def _plan(case: Case, compiled: Any, results: Results) -> None:
                 obtained="modelled", note=binding)  # fmt: skip
 
 
+def _without_weights(results: Results, console: Console) -> None:
+    """How long a configuration of 7 thousand million parameters takes to plan, and the memory of that."""
+    title = "Llama-2-7B (configuration), 128 tokens, W4A8"
+    console.print(title, highlight=False)
+    command = [sys.executable, "-c", SEVEN]
+    seconds, megabytes, cycles = subprocess.run(
+        command, check=True, capture_output=True, text=True
+    ).stdout.split()[-3:]
+    results.add("llama7b_plan_s", f"{title}: planning", round(float(seconds), 1), "s", ("<=", 30.0),
+                note="outline(): capture, passes, lowering, optimiser; without imports")  # fmt: skip
+    results.add("llama7b_plan_mb", f"{title}: memory", int(megabytes), "MB", ("<=", 2000.0),
+                note="largest resident set of the process")  # fmt: skip
+    results.add("llama7b_model", f"{title}: the plan's own estimate", int(cycles), "cycles",
+                obtained="modelled", note="weights streamed again for every tile of rows")  # fmt: skip
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -216,6 +252,8 @@ def main() -> int:
     for case in CASES:
         if not arguments.only or case.key in arguments.only:
             measure(case, results, console)
+    if not arguments.only or "llama7b" in arguments.only:
+        _without_weights(results, console)
     return results.finish(console, arguments.json)
 
 

@@ -127,15 +127,20 @@ def test_python_code_compiles(path: Path) -> None:
         ast.parse(textwrap.dedent(code))
 
 
+def unindented(code: str) -> str:
+    """Lines without the blanks before them: an excerpt may start inside a block."""
+    return "\n".join(line.lstrip() for line in code.strip("\n").splitlines())
+
+
 def test_code_excerpts_stand_in_the_code() -> None:
     """A block behind ``<!-- from path -->`` is an excerpt of that file, gaps marked ``...``."""
     found = 0
     for path in DOCUMENTS:
         text = path.read_text(encoding="utf-8")
         for name, code in re.findall(r"^<!-- from (\S+) -->\n```\w+\n(.*?)^```", text, re.M | re.S):
-            source = (ROOT / name).read_text(encoding="utf-8")
+            source = unindented((ROOT / name).read_text(encoding="utf-8"))
             for part in re.split(r"^\s*(?:#|//)? ?\.\.\.\n", code, flags=re.MULTILINE):
-                assert part.strip("\n") in source, f"{path.name}: this is not in {name}:\n{part}"
+                assert unindented(part) in source, f"{path.name}: this is not in {name}:\n{part}"
                 found += 1
     assert found > 0
 

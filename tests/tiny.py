@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import torch2fpga
 from torch2fpga.capture import Captured, capture, split_inputs
 from torch2fpga.compiled import CompiledModel
-from torch2fpga.compiler import _canonical_inputs, _passes, _shaped
+from torch2fpga.compiler import _canonical_inputs, _shaped, canonical_passes
 from torch2fpga.passes.manager import PassManager
 
 Inputs = tuple[Tensor, ...] | dict[str, Tensor]
@@ -268,7 +268,7 @@ def exact(model: CompiledModel, inputs: Inputs, cosine: float | None = 0.999) ->
 def lowered(model: nn.Module, inputs: Inputs) -> tuple[torch.fx.GraphModule, Captured]:
     """The canonical graph, all passes run, and what was captured."""
     captured = capture(model.eval(), inputs)
-    return PassManager(_passes(captured), given=("functional",)).run(captured.module), captured
+    return PassManager(canonical_passes(captured), given=("functional",)).run(captured.module), captured
 
 
 def float_error(model: nn.Module, inputs: Inputs) -> float:

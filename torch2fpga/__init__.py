@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from torch2fpga.persist import load
     from torch2fpga.plan.estimate import estimate
     from torch2fpga.plan.model_estimate import ModelEstimate
+    from torch2fpga.plan.outline import outline
+    from torch2fpga.plan.summary import PlanReport
 
 #: public names that need torch: imported when first used
 _LAZY = {
@@ -40,6 +42,8 @@ _LAZY = {
     "load": "torch2fpga.persist",
     "estimate": "torch2fpga.plan.estimate",
     "ModelEstimate": "torch2fpga.plan.model_estimate",
+    "outline": "torch2fpga.plan.outline",
+    "PlanReport": "torch2fpga.plan.summary",
 }
 
 __all__ = [
@@ -52,6 +56,7 @@ __all__ = [
     "InputError",
     "MissingTool",
     "ModelEstimate",
+    "PlanReport",
     "Refusal",
     "SimulationError",
     "UnsupportedModel",
@@ -61,6 +66,7 @@ __all__ = [
     "estimate",
     "explain",
     "load",
+    "outline",
 ]
 
 

@@ -20,7 +20,7 @@ from torch2fpga.compiled import CompiledModel, Origin
 from torch2fpga.design import Shape
 from torch2fpga.errors import CaptureError, CompileError, Refusal, UnsupportedModel, summary
 from torch2fpga.lower.builder import Builder, Lowered
-from torch2fpga.lower.weight_formats import WEIGHT_FORMATS
+from torch2fpga.lower.weight_formats import WEIGHT_FORMATS, WeightFormat
 from torch2fpga.passes.calibrate import Calibrate
 from torch2fpga.passes.canonicalise import Canonicalise
 from torch2fpga.passes.drop_noops import DropNoops
@@ -62,7 +62,7 @@ class CheckFloat(GraphPass):
         return False
 
 
-def _passes(captured: Captured) -> list[GraphPass]:
+def canonical_passes(captured: Captured) -> list[GraphPass]:
     """From the captured graph to the canonical, rolled graph. torch.export with an empty
     decomposition table has functionalised the captured graph already."""
     return [
@@ -122,7 +122,7 @@ def explain(model: nn.Module, example_inputs: Inputs) -> Explanation:
     """
     try:
         captured = capture(model, example_inputs)
-        module = PassManager(_passes(captured), given=("functional",)).run(captured.module)
+        module = PassManager(canonical_passes(captured), given=("functional",)).run(captured.module)
     except UnsupportedModel as error:
         return Explanation(False, error.refusals, ())
     loop = module.meta["loop"]
@@ -172,34 +172,34 @@ def compile(
         CaptureError, CompileError: see their texts.
     """
     say = progress or (lambda phase, fraction: None)
-    wanted = _wanted(plan, board=board, objective=objective, budget=budget, clock_mhz=clock_mhz, tile=tile)
+    wanted = wanted_plan(
+        plan, board=board, objective=objective, budget=budget, clock_mhz=clock_mhz, tile=tile
+    )
     table = board_at(wanted.board, wanted.clock_mhz)
-    if precision not in PRECISIONS:
-        raise CompileError(f"precision {precision!r} is not supported; use one of {list(PRECISIONS)}")
-    if lanes not in (allowed := WEIGHT_FORMATS[precision].lanes):
-        numbers = " or ".join(map(str, allowed))
-        raise CompileError(f"lanes must be {numbers} for precision {precision!r}, not {lanes}")
+    weights = weight_format(precision, lanes)
     say("capture", 0.0)
     captured = capture(model, example_inputs)
     notes: list[str] = []
     module = PassManager(
-        _passes(captured), given=("functional",), progress=lambda name, part: say(name, 0.15 + 0.15 * part)
+        canonical_passes(captured),
+        given=("functional",),
+        progress=lambda name, part: say(name, 0.15 + 0.15 * part),
     ).run(captured.module)
     samples = _samples(module, captured, calibration, notes)
     quantising: list[GraphPass] = [
         Calibrate(
             samples,
             lambda done: say("calibrate", 0.3 + 0.3 * done / len(samples)),
-            WEIGHT_FORMATS[precision].by_rows,
+            weights.by_rows,
         ),
-        Quantise(precision),
+        Quantise(weights),
     ]
     PassManager(quantising, given=("rolled",), progress=lambda name, part: say(name, 0.3 + 0.6 * part)).run(
         module
     )
     say("lower", 0.85)
-    shape = Shape(lanes, wanted.tile or SIMPLE_TILE, *_largest(captured, module))
-    lowered = Builder(module, shape, module.meta["loop"], _design_name(model)).run()
+    shape = Shape(lanes, wanted.tile or SIMPLE_TILE, *largest_sizes(captured, module))
+    lowered = Builder(module, shape, module.meta["loop"], design_name(model)).run()
     say("plan", 0.9)
     planned = put_into_effect(
         lowered.design,
@@ -217,7 +217,22 @@ def compile(
     return CompiledModel(planned.design, data, interface, captured.output, table, origin)
 
 
-def _wanted(plan: Plan | Mapping[str, Any] | str | Path | None, **head: Any) -> Plan:
+def weight_format(precision: str, lanes: int) -> WeightFormat:
+    """The weights of a precision.
+
+    Raises:
+        CompileError: for a precision that is not there, or lanes that its arrays cannot have.
+    """
+    if precision not in PRECISIONS:
+        raise CompileError(f"precision {precision!r} is not supported; use one of {list(PRECISIONS)}")
+    found = WEIGHT_FORMATS[precision]
+    if lanes not in found.lanes:
+        numbers = " or ".join(map(str, found.lanes))
+        raise CompileError(f"lanes must be {numbers} for precision {precision!r}, not {lanes}")
+    return found
+
+
+def wanted_plan(plan: Plan | Mapping[str, Any] | str | Path | None, **head: Any) -> Plan:
     """What is asked for: the plan's own values go before the other arguments."""
     if isinstance(plan, Plan):
         return plan
@@ -228,7 +243,8 @@ def _wanted(plan: Plan | Mapping[str, Any] | str | Path | None, **head: Any) -> 
     return load_plan({**said, **values})
 
 
-def _design_name(model: nn.Module) -> str:
+def design_name(model: nn.Module) -> str:
+    """Name of a model's kernels, from its class."""
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", type(model).__name__)
     name = re.sub(r"[^a-z0-9_]", "", "_".join(words).lower())[:32] or "model"
     return name if name[0].isalpha() else f"m_{name}"
@@ -318,7 +334,8 @@ def _like_example(number: int, named: Mapping[str, Tensor], captured: Captured) 
             )
 
 
-def _largest(captured: Captured, module: fx.GraphModule) -> tuple[int, int]:
+def largest_sizes(captured: Captured, module: fx.GraphModule) -> tuple[int, int]:
+    """(batch, tokens) of the example inputs."""
     inputs = _canonical_inputs(module, captured.example)
     batch, seq = next(iter(inputs.values())).shape[:2]
     return int(batch), int(seq)

@@ -3,21 +3,22 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.stage_bench import MAX_BATCH, MAX_SEQ, RUNS, SHAPES, Bench, Library
+from tests.norm_samples import norm_bench, norm_data, norm_rows, value_bits
+from tests.stage_bench import RUNS, SHAPES, Library
 from tests.tiny import BATCH, SEQ, WIDTH, Inside, cxx_cache, float_error, histogram, lowered, refused, rows
-from torch2fpga.design import Layout, Shape, Stream
+from torch2fpga.design import Layout
 from torch2fpga.lower.layer_norm import NormalizeStage, _quantise
 from torch2fpga.lower.ways import WAYS
-from torch2fpga.passes.quantise import Format
 
 __all__ = ["cxx_cache"]
+_bench = partial(norm_bench, NormalizeStage)
 LAYOUTS = (Layout(1, 21), Layout(1, 40), Layout(1, 768))
 #: (lanes, tile), layout, element, channels a cycle
 CASES = [
@@ -31,58 +32,22 @@ CASES = [
 ]
 
 
-def _bench(shape: tuple[int, int], layout: Layout, element: str, ways: int = 16) -> Bench:
-    stage = NormalizeStage(
-        "n", "ln", "loop", 2, ("x",), ("y",), "p", layout=layout, element=element, ways=ways
-    )
-    streams = (Stream("x", "rows", element, layout), Stream("y", "rows", "int32", layout))
-    return Bench(stage, streams, Shape(*shape, MAX_BATCH, MAX_SEQ))
-
-
 @pytest.fixture(scope="module")
 def library() -> Library:
     return Library([_bench(*case) for case in CASES])
 
 
-class _Quantiser:
-    """As much of the quantiser as a norm asks for."""
-
-    def __init__(self, bits: int, unit: float, channels: int) -> None:
-        self.fmt = Format("wide", bits, torch.full((channels,), unit, dtype=torch.float64))
-        self.channels = channels
-
-    def format(self, node: Any, role: str) -> Format:
-        return self.fmt
-
-    def parameter(self, value: Tensor) -> Tensor:
-        return value
-
-
 def _constants(bits: int, unit: float, channels: int, eps: float = 1e-5) -> dict[str, Any]:
-    node = SimpleNamespace(args=(None, torch.ones(channels), torch.zeros(channels), eps), meta={})
-    _quantise(_Quantiser(bits, unit, channels), node)
-    return dict(node.meta["data"])
-
-
-def _bits(element: str) -> int:
-    return 16 if element == "int16" else 24
+    return norm_data(_quantise, bits, unit, channels, torch.ones(channels), torch.zeros(channels), eps)
 
 
 def _cases(bits: int, shape: tuple[int, ...]) -> list[Tensor]:
-    """Random rows, rows with one channel 3,000 times as large, extremes, rows without variance."""
+    """Those of both norms, and rows without variance."""
     top = 2 ** (bits - 1) - 1
-    generator = torch.Generator().manual_seed(bits)
-    plain = torch.randint(-top, top + 1, shape, generator=generator)
-    small = torch.randint(-top // 3000, top // 3000 + 1, shape, generator=generator)
-    small[..., 5] = top
-    edges = torch.full(shape, top)
-    edges[..., ::2] = -top - 1
-    flat = torch.zeros(shape, dtype=torch.int64)
+    flat = torch.zeros(shape, dtype=torch.int32)
     flat[:, 0] = top
     flat[:, -1] = -top - 1
-    step = torch.zeros(shape, dtype=torch.int64)
-    step[..., 0] = 1
-    return [v.to(torch.int32) for v in (plain, small, edges, flat, step)]
+    return [*norm_rows(bits, shape), flat]
 
 
 @pytest.mark.gxx
@@ -90,7 +55,7 @@ def _cases(bits: int, shape: tuple[int, ...]) -> list[Tensor]:
 @pytest.mark.parametrize("index", range(len(CASES)))
 def test_template_equals_reference(library: Library, index: int, batch: int, seq: int) -> None:
     _, layout, element, _ = CASES[index]
-    bits = _bits(element)
+    bits = value_bits(element)
     data = [_constants(bits, unit, layout.channels) for unit in (2.0**-12, 2.0**-4)]
     for x in _cases(bits, (batch, seq, layout.channels)):
         assert library.mismatches(index, [[x], [x.flip(-1)]], batch, seq, data) == 0
@@ -99,11 +64,11 @@ def test_template_equals_reference(library: Library, index: int, batch: int, seq
 @pytest.mark.parametrize("element", ["int16", "int32"])
 @pytest.mark.parametrize("channels", [21, 40, 768])
 def test_reference_is_close_to_torch(element: str, channels: int) -> None:
-    bits = _bits(element)
+    bits = value_bits(element)
     stage = _bench((8, 1), Layout(1, channels), element).stage
     unit = 2.0**-10
     data = _constants(bits, unit, channels)
-    for x in _cases(bits, (1, 5, channels))[:3]:
+    for x in norm_rows(bits, (1, 5, channels))[:3]:
         (y,) = stage.reference(data, [x])
         got = y.double() * 2.0**-24 * channels**0.5
         want = nn.functional.layer_norm(x.double() * unit, (channels,), eps=1e-5)
@@ -114,7 +79,7 @@ def test_reference_is_close_to_torch(element: str, channels: int) -> None:
 def test_epsilon_matters(library: Library) -> None:
     """A row that hardly varies is not blown up: eps is in units of the input squared."""
     stage = library.benches[0].stage
-    x = _cases(16, (1, 1, 21))[4]
+    x = norm_rows(16, (1, 1, 21))[3]
     small, large = (_constants(16, 2.0**-14, 21, eps) for eps in (1e-12, 1e-2))
     assert library.mismatches(0, [[x], [x]], 1, 1, [small, large]) == 0
     a, b = (int(stage.reference(d, [x])[0].abs().max()) for d in (small, large))

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from tests.loop_count import CountingLibrary, odd_depth, total_cycles
-from tests.stage_bench import MAX_BATCH, MAX_SEQ, RUNS, SHAPES, Bench
+from tests.norm_samples import norm_bench, norm_data, norm_rows, value_bits
+from tests.stage_bench import RUNS, SHAPES
 from tests.tiny import BATCH, SEQ, WIDTH, Inside, cxx_cache, float_error, histogram, lowered, refused, rows
-from torch2fpga.design import Layout, Shape, Stream
+from torch2fpga.design import Layout
 from torch2fpga.lower.rms_norm import RmsNormStage, _quantise, rms_norm
-from torch2fpga.passes.quantise import Format
 
 __all__ = ["cxx_cache"]
+_bench = partial(norm_bench, RmsNormStage)
 #: whole rows, and heads that do and do not fill their tokens
 LAYOUTS = (Layout(1, 21), Layout(3, 14), Layout(2, 20), Layout(1, 256))
 WAYS = (16, 4, 1, 2)
@@ -28,56 +29,19 @@ CASES = [
 ]
 
 
-def _bench(shape: tuple[int, int], layout: Layout, element: str, ways: int = 16) -> Bench:
-    stage = RmsNormStage(
-        "n", "norm", "loop", 2, ("x",), ("y",), "p", layout=layout, element=element, ways=ways
-    )
-    streams = (Stream("x", "rows", element, layout), Stream("y", "rows", "int32", layout))
-    return Bench(stage, streams, Shape(*shape, MAX_BATCH, MAX_SEQ))
-
-
 @pytest.fixture(scope="module")
 def library() -> CountingLibrary:
     return CountingLibrary([_bench(*case) for case in CASES])
 
 
-class _Quantiser:
-    """As much of the quantiser as a norm asks for."""
-
-    def __init__(self, bits: int, unit: float, channels: int) -> None:
-        self.fmt = Format("wide", bits, torch.full((channels,), unit, dtype=torch.float64))
-
-    def format(self, node: Any, role: str) -> Format:
-        return self.fmt
-
-    def parameter(self, value: Tensor) -> Tensor:
-        return value
-
-
 def _constants(bits: int, unit: float, layout: Layout, eps: float = 1e-6) -> dict[str, Any]:
-    node = SimpleNamespace(
-        args=(None, torch.ones(layout.size), eps), kwargs={"heads": layout.groups}, meta={}
-    )
-    _quantise(_Quantiser(bits, unit, layout.channels), node)
-    return dict(node.meta["data"])
-
-
-def _bits(element: str) -> int:
-    return 16 if element == "int16" else 24
+    ones = torch.ones(layout.size)
+    return norm_data(_quantise, bits, unit, layout.channels, ones, eps, heads=layout.groups)
 
 
 def _cases(bits: int, shape: tuple[int, ...]) -> list[Tensor]:
-    """Random rows, rows with one channel 3,000 times as large, extremes, one unit, nothing at all."""
-    top = 2 ** (bits - 1) - 1
-    generator = torch.Generator().manual_seed(bits)
-    plain = torch.randint(-top, top + 1, shape, generator=generator)
-    small = torch.randint(-top // 3000, top // 3000 + 1, shape, generator=generator)
-    small[..., 5] = top
-    edges = torch.full(shape, top)
-    edges[..., ::2] = -top - 1
-    step = torch.zeros(shape, dtype=torch.int64)
-    step[..., 0] = 1
-    return [v.to(torch.int32) for v in (plain, small, edges, step, torch.zeros(shape))]
+    """Those of both norms, and nothing at all."""
+    return [*norm_rows(bits, shape), torch.zeros(shape, dtype=torch.int32)]
 
 
 @pytest.mark.gxx
@@ -85,7 +49,7 @@ def _cases(bits: int, shape: tuple[int, ...]) -> list[Tensor]:
 @pytest.mark.parametrize("index", range(len(CASES)))
 def test_template_equals_reference(library: CountingLibrary, index: int, batch: int, seq: int) -> None:
     _, layout, element, _ = CASES[index]
-    bits = _bits(element)
+    bits = value_bits(element)
     data = [_constants(bits, unit, layout) for unit in (2.0**-12, 2.0**-4)]
     data[1]["eps"] = 0  # a row of zeros has no root to divide by
     for x in _cases(bits, (batch, seq, layout.channels)):
@@ -111,10 +75,10 @@ def test_cycles_are_those_of_every_loop_entry(
 @pytest.mark.parametrize("element", ["int16", "int32"])
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_reference_is_close_to_torch(element: str, layout: Layout) -> None:
-    bits, unit = _bits(element), 2.0**-16  # eps is thousands of units: its rounding does not show
+    bits, unit = value_bits(element), 2.0**-16  # eps is thousands of units: its rounding does not show
     stage = _bench((8, 1), layout, element).stage
     data = _constants(bits, unit, layout)
-    for x in _cases(bits, (1, 5, layout.channels))[:3]:
+    for x in norm_rows(bits, (1, 5, layout.channels))[:3]:
         (y,) = stage.reference(data, [x])
         got = y.double() * 2.0**-24 * layout.size**0.5
         want = rms_norm(x.double() * unit, torch.ones(layout.size), 1e-6, layout.groups)
@@ -134,7 +98,7 @@ def test_a_tile_waits_between_the_two_processes(ways: int) -> None:
 def test_epsilon_matters() -> None:
     """A row that is almost zero is not blown up: eps is in units of the input squared."""
     stage = _bench((8, 1), LAYOUTS[0], "int16").stage
-    x = _cases(16, (1, 1, 21))[3]
+    x = norm_rows(16, (1, 1, 21))[3]
     small, large = (_constants(16, 2.0**-14, LAYOUTS[0], eps) for eps in (1e-12, 1e-2))
     a, b = (int(stage.reference(d, [x])[0].abs().max()) for d in (small, large))
     assert a > 100 * b > 0

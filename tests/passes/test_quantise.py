@@ -78,7 +78,7 @@ def test_smoothing_pays_where_a_channel_is_large() -> None:
     sample[:, 4] *= 300
     weights = rows(40, WIDTH)
     largest = sample.abs().amax(0).double()
-    scale = search_smoothing(sample, largest, weights, 1)
+    scale = search_smoothing(sample, largest, weights.abs().amax(0).double(), weights)
 
     def error(unit: Tensor) -> float:
         q = torch.floor(sample / unit.float() + 0.5).clamp(-127, 127)
@@ -89,7 +89,7 @@ def test_smoothing_pays_where_a_channel_is_large() -> None:
 
 
 def test_no_smoothing_is_per_channel_largest_over_127() -> None:
-    scale = search_smoothing(torch.ones(4, 3), torch.ones(3, dtype=torch.float64), torch.ones(2, 3), 1)
+    scale = search_smoothing(torch.ones(4, 3), *torch.ones(2, 3, dtype=torch.float64), torch.ones(2, 3))
     assert torch.allclose(scale, torch.full((3,), 1 / 127, dtype=torch.float64))
 
 
@@ -145,7 +145,7 @@ def test_smoothing_of_a_product_pays_where_channels_differ() -> None:
     weights = torch.randn(24, 40, generator=generator)
     weights[:, 3] /= 100
     largest, least = rows.abs().amax(0).double(), torch.full((40,), 2.0**-14, dtype=torch.float64)
-    factor = search_factor(rows, largest, least, weights, 1)
+    factor = search_factor(rows, largest, least, weights.abs().amax(0).double(), weights)
     assert bool((factor >= least * (1 - 1e-12)).all()), "the factor's own format must hold it"
     assert float(factor[3] / factor.median()) > 5
 

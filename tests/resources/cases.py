@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.rtl.verilator import roots
 from torch2fpga import costs
 from torch2fpga.design import Design, Estimate, Layout, Shape, Stage
 from torch2fpga.lower.activation import ActivationStage, table_bits
@@ -15,11 +16,17 @@ from torch2fpga.lower.layer_norm import NormalizeStage
 from torch2fpga.lower.requant import RequantStage
 from torch2fpga.lower.rows import ConcatStage
 from torch2fpga.plan.storage import fifo_cost
-from torch2fpga.simulate.tables import activation_table, rsqrt_table
+from torch2fpga.simulate.tables import activation_table
 
 HERE = Path(__file__).resolve().parent
 RTL = HERE.parent / "rtl"
 TILE, SEQ = 4, 128
+#: of the stages that may work on fewer channels a cycle
+LANES = 8
+#: Verilog of flat loops, of tokens that are taken in parts, of loops over sequences and tiles
+FLAT = ("flat_loop.v", "times_constant.v")
+PARTS = ("take_lanes.v", "put_lanes.v")
+WALK = ("walk.v", "pipelined_loop.v", "delay.v")
 X, Y = ("x",), ("y",)
 
 
@@ -52,6 +59,14 @@ class Case:
         return [HERE / s if (HERE / s).exists() else RTL / s for s in self.sources]
 
 
+def _suffix(ways: int) -> str:
+    return "" if ways == LANES else "_ways"
+
+
+def _words(ways: int) -> str:
+    return "" if ways == LANES else f", {ways} of {LANES} channels a cycle"
+
+
 def _cost(stage: Stage, lanes: int) -> Callable[[], Estimate]:
     design = Design("d", Shape(lanes, TILE, 1, SEQ), (), {})
     return lambda: stage.cost(design)
@@ -62,10 +77,6 @@ def _gelu() -> Mapping[str, str]:
     return {"table.hex": "\n".join(f"{v & ((1 << bits) - 1):x}" for v in activation_table("gelu"))}
 
 
-def _roots() -> Mapping[str, str]:
-    return {"table.hex": "\n".join(f"{v:x}" for v in rsqrt_table())}
-
-
 def _unfolded(lanes: int, columns: int) -> Estimate:
     """The array with the sums of its chains in LUTs: the open synthesiser uses no cascade."""
     chains = -(-lanes // costs.CHAIN)
@@ -73,17 +84,36 @@ def _unfolded(lanes: int, columns: int) -> Estimate:
     return costs.multiplier_array(2, columns, lanes) + sums
 
 
-def _requant(scaled: bool) -> Case:
+def _requant(scaled: bool, ways: int = LANES) -> Case:
     inputs = ("x", "e") if scaled else X
     stage = RequantStage(
-        "r", "", "loop", 12, inputs, Y, "p", layout=Layout(1, 384), scaled=scaled, value_bits=25
+        "r", "", "loop", 12, inputs, Y, "p", layout=Layout(1, 384), scaled=scaled, value_bits=25, ways=ways
     )
+    title = "requantisation of rows with exponents" if scaled else "requantisation to int8"
     return Case(
-        "requant_scaled" if scaled else "requant",
-        "requantisation of rows with exponents" if scaled else "requantisation to int8",
-        "requant",
-        {"LANES": 8, "TILE": TILE, "BLOCKS": 48, "VALUE_BITS": stage.in_bits, "SCALED": int(scaled)},
-        ("requant.v", "token_place.v", "times_constant.v"), _cost(stage, 8),
+        ("requant_scaled" if scaled else "requant") + _suffix(ways), title + _words(ways), "requant",
+        {"LANES": LANES, "WAYS": ways, "TILE": TILE, "BLOCKS": 48, "VALUE_BITS": stage.in_bits,
+         "SCALED": int(scaled)},
+        ("requant.v", "token_place.v", "times_constant.v", *PARTS), _cost(stage, LANES),
+    )  # fmt: skip
+
+
+def _activation(ways: int) -> Case:
+    stage = ActivationStage("a", "", "loop", 12, X, Y, layout=Layout(1, 3072), ways=ways)
+    return Case(
+        "activation" + _suffix(ways), "GELU by table" + _words(ways), "activation",
+        {"LANES": LANES, "WAYS": ways, "TABLE_BITS": 19, "PASSES": 12 * 384, "TABLE": "table.hex"},
+        ("activation.v", *FLAT, *PARTS), _cost(stage, LANES), _gelu,
+    )  # fmt: skip
+
+
+def _normalize(ways: int) -> Case:
+    stage = NormalizeStage("n", "", "loop", 12, X, Y, "p", layout=Layout(1, 768), ways=ways)
+    return Case(
+        "normalize" + _suffix(ways), "layer norm of 768 channels" + _words(ways), "layer_norm",
+        {"LANES": LANES, "WAYS": ways, "TILE": TILE, "BLOCKS": 96, "CHANNELS": 768, "IN_BITS": 16,
+         "STEPS": 12},
+        ("layer_norm.v", "times_constant.v", *WALK, *PARTS), _cost(stage, LANES), roots,
     )  # fmt: skip
 
 
@@ -95,22 +125,16 @@ def _fifo(name: str, depth: int, token: int, style: str, *, quick: bool = False)
     )  # fmt: skip
 
 
-FLAT = ("flat_loop.v", "times_constant.v")
-#: Verilog of the simulated stages, which walk through sequences and tiles
-WALK = ("walk.v", "pipelined_loop.v", "delay.v")
-
 CASES = (
     _requant(False),
     _requant(True),
+    _requant(True, 2),
     Case(
         "add", "residual sum, int16", "add", {"LANES": 16, "BITS": 16, "PASSES": 12 * 48}, ("add.v", *FLAT),
         _cost(AddStage("s", "", "loop", 12, ("a", "b"), Y, layout=Layout(1, 768)), 16), quick=True,
     ),
-    Case(
-        "activation", "GELU by table", "activation",
-        {"LANES": 8, "TABLE_BITS": 19, "PASSES": 12 * 384, "TABLE": "table.hex"}, ("activation.v", *FLAT),
-        _cost(ActivationStage("a", "", "loop", 12, X, Y, layout=Layout(1, 3072)), 8), _gelu,
-    ),
+    _activation(LANES),
+    _activation(2),
     Case(
         "concat", "channels joined inside a block", "concat",
         {"LANES": 16, "BITS": 16, "TILE": TILE, "A_CHANNELS": 21, "B_CHANNELS": 40, "STEPS": 2},
@@ -122,13 +146,8 @@ CASES = (
             16,
         ),
     ),
-    Case(
-        "normalize", "layer norm of 768 channels", "normalize",
-        {"LANES": 8, "TILE": TILE, "BLOCKS": 96, "CHANNELS": 768, "IN_BITS": 16, "STEPS": 12,
-         "TABLE": "table.hex"},
-        ("normalize.v", "times_constant.v", *WALK),
-        _cost(NormalizeStage("n", "", "loop", 12, X, Y, "p", layout=Layout(1, 768)), 8), _roots,
-    ),
+    _normalize(LANES),
+    _normalize(2),
     Case(
         "packed_dot", "two rows times two columns, 16 channels", "packed_dot", {"LANES": 16, "COLUMNS": 2},
         ("packed_dot.v",), lambda: _unfolded(16, 2), quick=True,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // One pipelined loop over the PASSES * batch * seq tokens of a launch, whose number is computed when the
-// stage starts.
+// stage starts: batch and seq have at most 16 bits (`rows_of` of t2f/core.hpp).
 module flat_loop #(
     parameter PASSES = 1
 ) (
@@ -19,7 +19,7 @@ module flat_loop #(
   reg done;
   assign issue = started[1] && !done && ready;
   always @(posedge clk) begin
-    rows <= batch * seq;
+    rows <= batch[15:0] * seq[15:0];
     tokens <= product;
     if (rst) begin
       started <= 0;

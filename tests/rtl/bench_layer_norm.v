@@ -2,6 +2,7 @@
 // Test bench of layer_norm.v. run.hex holds batch and seq.
 module bench_layer_norm #(
     parameter LANES = 8,
+    parameter WAYS = 8,
     parameter TILE = 3,
     parameter BLOCKS = 2,
     parameter CHANNELS = 13,
@@ -35,7 +36,7 @@ module bench_layer_norm #(
       clk, rst, params_in, params_write, params_full, params_out, params_read, params_empty
   );
   layer_norm #(
-      LANES, TILE, BLOCKS, CHANNELS, IN_BITS, STEPS, LOAD_DEPTH, SUM_DEPTH, INVERSE_DEPTH, OUTPUT_DEPTH
+      LANES, WAYS, TILE, BLOCKS, CHANNELS, IN_BITS, STEPS, LOAD_DEPTH, SUM_DEPTH, INVERSE_DEPTH, OUTPUT_DEPTH
   ) stage (
       .clk(clk), .rst(rst), .batch(run[0]), .seq(run[1]), .x_data(x_out), .x_empty(x_empty), .x_read(x_read),
       .params_data(params_out), .params_empty(params_empty), .params_read(params_read),

@@ -138,6 +138,7 @@ class Case:
         values |= {f"{label}_DEPTH": depth for label, depth in self.loops}
         simulation = verilator.build(f"bench_{self.stage.name}", {**values, "FIFO": self.fifo})
         files = {f"{name}.hex": verilator.hexadecimal(tokens) for name, tokens in self.inputs.items()}
+        files |= verilator.roots()
         for name, pattern in self.patterns(traffic).items():
             files[f"{name}.pattern"] = "".join(f"{n:x}\n" for n in pattern)
         files["run.hex"] = f"{self.numbers['batch']:x}\n{self.numbers['seq']:x}\n"

@@ -93,16 +93,17 @@ def hexadecimal(tokens: NDArray[np.uint8]) -> str:
     return "".join(bytes(row[::-1]).hex() + "\n" for row in tokens)
 
 
+def roots() -> dict[str, str]:
+    """``rsqrt.hex``: the layer norm's table of ``t2f/tables.hpp``."""
+    return {"rsqrt.hex": "".join(f"{value:x}\n" for value in rsqrt_table())}
+
+
 @lru_cache
 def _tables() -> str:
-    """``tables.vh``: the tables of ``t2f/tables.hpp`` as functions."""
-    lines = []
-    for name, bits, values in (("exp2_table", 8, exp2_table()), ("rsqrt_table", 9, rsqrt_table())):
-        lines += [f"function [16:0] {name}(input [{bits - 1}:0] index);", "  case (index)"]
-        lines += [f"    {bits}'d{i}: {name} = 17'd{value};" for i, value in enumerate(values)]
-        lines += ["    default: " + name + " = 17'd0;"] if len(values) != 1 << bits else []
-        lines += ["  endcase", "endfunction"]
-    return "\n".join(lines) + "\n"
+    """``tables.vh``: the softmax's table of ``t2f/tables.hpp`` as a function."""
+    lines = [f"    8'd{i}: exp2_table = 17'd{value};" for i, value in enumerate(exp2_table())]
+    lines = ["function [16:0] exp2_table(input [7:0] index);", "  case (index)", *lines]
+    return "\n".join([*lines, "  endcase", "endfunction"]) + "\n"
 
 
 def _runtime() -> list[Path]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One generator feeds the reference and the header: they must be the same numbers."""
+"""One generator feeds the reference and the headers: they must be the same numbers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import math
 from torch2fpga.simulate import tables
 
 
-def test_committed_header_is_what_the_generator_writes() -> None:
-    assert tables.header_path().read_text() == tables.header()
+def test_committed_headers_are_what_the_generator_writes() -> None:
+    texts = tables.headers()
+    assert set(texts) == {"tables.hpp", "activation_tables.hpp"}
+    for name, text in texts.items():
+        assert (tables.FOLDER / name).read_text() == text, name
 
 
 def test_tables_are_halves_up_of_the_real_values() -> None:
@@ -30,7 +33,7 @@ def test_tails_meet_the_tables() -> None:
         assert abs(nodes[-1] - (tables.LIMITS[name] if right is None else right) * 2**14) <= 1
 
 
-def test_elements_fit_the_types_of_the_header() -> None:
+def test_elements_fit_the_types_of_the_headers() -> None:
     assert max(tables.exp2_table()) < 2**16
     assert max(tables.reciprocal_table()) < 2**16 < 2 * min(tables.reciprocal_table()) + 200
     assert max(tables.rsqrt_table()) < 2**16

@@ -103,11 +103,11 @@ def compile_command(
             compiled.save(kept)
             table.add_row("compiled model", escape(str(kept)))
         if keep_plan is not None:
-            table.add_row("plan", escape(str(save_plan(compiled, keep_plan))))
+            table.add_row("plan", escape(str(save_plan(compiled.plan, keep_plan))))
         table.add_row("next", "torch2fpga verify runs its C++ against the reference; README.md in it")
         table.add_row("not proven", NOT_PROVEN)
         out.print(Panel(table, title="compiled", title_align="left"))
-        show_plan(compiled)
+        show_plan(compiled.plan)
         if fifos is not None:
             show.show_cut(fifos, out)
 

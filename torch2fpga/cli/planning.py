@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -17,18 +18,25 @@ from torch2fpga.cli.common import (
     Seq,
     app,
     compile_loaded,
+    err,
     load,
     out,
+    phases,
     saved_model,
     typed_errors,
+    warnings_as_lines,
     writable,
 )
 from torch2fpga.cli.wishes import Budget, Goal, PlanBoard, PlanClock, PlanFile, SavePlan, Tile, Wishes
 from torch2fpga.timing import options
 
+if TYPE_CHECKING:
+    from torch2fpga.plan.summary import PlanReport
+
 HELP = """Show how MODEL is laid out on the card, how fast that is, and what binds; writes no project.
 
-MODEL is what the other commands take, or a folder that `compile --save` wrote. All figures are
+MODEL is what the other commands take, a folder that `compile --save` wrote, or a Hugging Face configuration
+without weights (a config.json, or a folder with nothing else). All figures are
 [bold]modelled[/]: `torch2fpga time` runs the emitted C++ under a clock, and nothing has been synthesised.
 
 [bold]products a cycle[/]: multipliers of all arrays; the share that is useful leaves out waiting and padding.
@@ -46,16 +54,43 @@ read again for every tile of rows (streamed), over so many memory ports; SLR is 
 docs/planner.md says how the plan is found, and what a plan file may say."""
 
 
-def show_plan(compiled: Any) -> None:
-    """The plan of a compiled model on the terminal."""
-    out.print(str(compiled.plan), markup=False, highlight=False, soft_wrap=True)
+def show_plan(plan: PlanReport) -> None:
+    """A plan on the terminal."""
+    out.print(str(plan), markup=False, highlight=False, soft_wrap=True)
 
 
-def save_plan(compiled: Any, path: Path) -> Path:
+def save_plan(plan: PlanReport, path: Path) -> Path:
     """Write the complete plan as TOML."""
     target = writable(path)
-    compiled.plan.save(target)
+    plan.save(target)
     return target
+
+
+def is_configuration(model: str) -> bool:
+    """A Hugging Face configuration without weights: a JSON file, or a folder that has nothing else."""
+    path = Path(model).expanduser()
+    if path.is_file():
+        return path.suffix == ".json"
+    return (path / "config.json").is_file() and not any(path.glob("*.safetensors"))
+
+
+def outlined(model: str, wishes: Wishes, chosen: Mapping[str, object], precision: str | None) -> PlanReport:
+    """The plan of a configuration, without weights.
+
+    Raises:
+        CompileError: for options that need weights, and as ``torch2fpga.outline``.
+    """
+    import torch2fpga
+
+    needing = [f"--{name}" for name in ("inputs", "calibration") if chosen[name] is not None]
+    if needing:
+        raise torch2fpga.CompileError(f"{model} has no weights, which {' and '.join(needing)} would need")
+    sizes = {"tokens": chosen["seq"], "batch": chosen["batch"]}
+    given: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
+    with warnings_as_lines(), phases(err) as progress:
+        return torch2fpga.outline(
+            model, **given, precision=precision or "w8a8", progress=progress, **wishes.arguments()
+        )
 
 
 @app.command(
@@ -84,17 +119,21 @@ def plan_command(
     """See ``HELP``."""
     with typed_errors():
         wishes = Wishes(plan, board, objective, budget, clock, tile)
-        chosen = {"seq": seq, "batch": batch, "inputs": inputs, "precision": precision, "clock": clock}
-        compiled = saved_model(model, {**chosen, "calibration": calibration, **wishes.options()})
-        if compiled is None:
+        chosen = {"seq": seq, "batch": batch, "inputs": inputs, "calibration": calibration}
+        compiled = saved_model(model, {**chosen, "precision": precision, "clock": clock, **wishes.options()})
+        if compiled is not None:
+            report = compiled.plan
+        elif is_configuration(model):
+            report = outlined(model, wishes, chosen, precision)
+        else:
             loaded = load(model, seq, batch, inputs)
-            compiled = compile_loaded(loaded, wishes, precision or "w8a8", calibration)
-        show_plan(compiled)
+            report = compile_loaded(loaded, wishes, precision or "w8a8", calibration).plan
+        show_plan(report)
         if save is not None:
-            _written(save_plan(compiled, save))
+            _written(save_plan(report, save))
         if json_file is not None:
             target = writable(json_file)
-            target.write_text(json.dumps(compiled.plan.to_json(), indent=2) + "\n", encoding="utf-8")
+            target.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
             _written(target)
 
 

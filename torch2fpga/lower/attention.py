@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from torch2fpga import costs
 from torch2fpga.design import (
     SCALAR,
     Depths,
@@ -277,7 +278,8 @@ class SoftmaxStage(Stage):
     def cost(self, design: Design) -> Estimate:
         s = design.shape
         keys = ceil_div(s.max_seq, s.lanes)
-        return Estimate(
+        control = costs.launch_size(1) + costs.launch_size(self.layout.groups + 1)
+        return control + Estimate(
             dsp=2 * s.lanes,
             lut=s.lanes * (45 + 34 + 90 + 42) + 2 * s.tile * 42 + 500,
             ff=s.lanes * 200 + 2 * s.tile * 32,

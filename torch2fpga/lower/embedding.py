@@ -34,6 +34,8 @@ aten = torch.ops.aten
 
 #: a channel counts as at least this fraction of the tables' largest magnitude
 DEAD_CHANNEL = 256
+#: rows of a table that are rounded at once
+PART = 4096
 
 
 def embed(ids: Sequence[Tensor], tables: Sequence[Tensor], positions: Tensor | None, seq: int) -> Tensor:
@@ -126,10 +128,15 @@ def _quantise(q: Any, node: Node) -> None:
     scale = largest.clamp(min=max(float(largest.max()) / DEAD_CHANNEL, 1e-30)) / 32767
     node.meta["affine"] = (scale, torch.zeros_like(scale))
     unit = scale.float()
-    node.meta["data"] = {
-        f"table{i}": torch.floor(t.float() / unit + 0.5).clamp(-32767, 32767).to(torch.int16)
-        for i, t in enumerate(tables)
-    }
+    node.meta["data"] = {f"table{i}": _int16(t, unit) for i, t in enumerate(tables)}
+
+
+def _int16(table: Tensor, unit: Tensor) -> Tensor:
+    """Rounded, part by part: tables of large vocabularies are a good part of a model."""
+    parts = [
+        torch.floor(t.float() / unit + 0.5).clamp_(-32767, 32767).to(torch.int16) for t in table.split(PART)
+    ]
+    return torch.cat(parts)
 
 
 def _lower(b: Any, nodes: Sequence[Node]) -> str:

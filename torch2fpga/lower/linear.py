@@ -139,7 +139,8 @@ def _make_integers(node: Node, layout: Layout) -> None:
         bias = bias + rounding @ rows.double().mean(0)
     node.meta["data"] = dict(found.data)
     node.meta["affine"] = (found.scale, bias)
-    node.meta["offset"] = zero_point * found.products.sum(1, dtype=torch.int64)
+    nothing = torch.zeros(len(found.scale), dtype=torch.int64)
+    node.meta["offset"] = zero_point * found.products.sum(1, dtype=torch.int64) if zero_point else nothing
 
 
 def _written(b: Any, node: Node) -> Layout:

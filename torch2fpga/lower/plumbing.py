@@ -75,6 +75,8 @@ class FlowStage(Stage):
         choice = costs.select(width, sources) if sources > 1 else Estimate()
         control = costs.loop() + costs.launch_size(self.passes * self.like.tokens_per_row(design.shape))
         which = costs.compare(32) if isinstance(self, LoopEnterStage | LoopExitStage) else Estimate()
+        if self.like.kind == "scores":  # a row of keys for every row
+            which += costs.multiply(32, 17, 32)
         return Estimate(cycles=self.nominal_cycles(design)) + costs.total(ends, choice, control, which)
 
     def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:

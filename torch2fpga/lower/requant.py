@@ -178,6 +178,8 @@ class RequantStage(WaysStage):
         control = costs.times(2, costs.loop()) + costs.place(s.tile, blocks) + costs.launch_size(blocks)
         ends = costs.port(s.lanes * bits) + costs.port(512) + costs.port(s.lanes * self.bits)
         ends += self.parts_cost(design, bits, self.bits)
+        if parts > 1:  # a word of parameters serves several entries of LOAD, and moves down between them
+            ends += costs.select(512) + costs.register(512)
         return Estimate(cycles=self.nominal_cycles(design)) + costs.total(
             costs.times(ways, way + kept), half, exponents, control, ends
         )

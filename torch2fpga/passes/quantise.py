@@ -90,11 +90,11 @@ class Quantiser:
     """Fills ``meta["formats"]``, ``meta["affine"]`` and ``meta["data"]`` of every node."""
 
     def __init__(
-        self, module: fx.GraphModule, stats: Mapping[str, Statistics], precision: str = "w8a8"
+        self, module: fx.GraphModule, stats: Mapping[str, Statistics], weights: WeightFormat = INT8
     ) -> None:
         self.module = module
         self.stats = stats
-        self.weights = WEIGHT_FORMATS[precision]
+        self.weights = weights
         self._wide: dict[Node, Format] = {}
 
     # -- what operators call --------------------------------------------------------------
@@ -204,10 +204,8 @@ class Quantiser:
         if len(products) != 1:
             return Format("factor", 16, least)
         (product,) = products
-        weights = torch.cat([self.parameter(u.args[1]) for u in demands(product)["mac"]])
-        step = max(1, weights.shape[0] // SEARCH_CHANNELS)
         rows, largest = self._rows_to_search(product), self._largest(product)
-        return Format("factor", 16, search_factor(rows, largest, least, weights, step))
+        return Format("factor", 16, search_factor(rows, largest, least, *self._weights_behind(product)))
 
     def _rotary(self, node: Node) -> Format:
         pairs = self._largest(node).reshape(-1, 2).amax(1, keepdim=True)
@@ -230,16 +228,21 @@ class Quantiser:
             return Format("mac", 8, scale, dynamic=True, zero_point=zero_point)
         if node.target is multiply:
             return Format("mac", 8, product_scale(self.format(node.args[1], "factor").scale), dynamic=True)
-        weights = torch.cat([self.parameter(u.args[1]) for u in demands(node)["mac"]])
-        step = max(1, weights.shape[0] // SEARCH_CHANNELS)
-        scale = search_smoothing(
-            self._rows_to_search(node),
-            self._largest(node),
-            weights,
-            step,
-            self.weights,
-        )
-        return Format("mac", 8, scale)
+        largest, behind = self._largest(node), self._weights_behind(node)
+        return Format("mac", 8, search_smoothing(self._rows_to_search(node), largest, *behind, self.weights))
+
+    def _weights_behind(self, node: Node) -> tuple[Tensor, Tensor]:
+        """(in,) largest weight of each channel, and (some, in) rows of all linears that read a value:
+        every so many-th, up to twice ``SEARCH_CHANNELS``."""
+        matrices = [self.parameter(u.args[1]) for u in demands(node)["mac"]]
+        step = max(1, sum(len(m) for m in matrices) // SEARCH_CHANNELS)
+        parts, start = [], 0
+        for matrix in matrices:
+            parts.append(matrix[start % step :: step])
+            start -= len(matrix)
+        ends = [m.aminmax(dim=0) for m in matrices]
+        largest = torch.stack([torch.maximum(e.max, -e.min) for e in ends]).amax(0)
+        return largest.to(torch.float64).clamp(min=1e-6), torch.cat(parts).float()
 
 
 class _Groups:
@@ -289,21 +292,19 @@ def _looped(loop: Loop | None) -> list[list[Node]]:
 
 
 def search_smoothing(
-    rows: Tensor, largest: Tensor, weights: Tensor, step: int, form: WeightFormat = INT8
+    rows: Tensor, largest: Tensor, weight_largest: Tensor, part: Tensor, form: WeightFormat = INT8
 ) -> Tensor:
     """Per-channel activation scale whose quantised product comes closest to the float one.
 
     Args:
         rows: (n, in) calibration rows.
         largest: (in,) largest magnitude of each channel.
-        weights: (out, in) of all linears that read these rows.
-        step: only every step-th output channel is compared.
+        weight_largest: (in,) largest weight of each channel in all linears that read these rows.
+        part: (out, in) the output channels of them that are compared.
         form: of the quantised weights.
     Returns:
         (in,) float64 scale of one int8 unit.
     """
-    weight_largest = weights.abs().amax(0).to(torch.float64).clamp(min=1e-6)
-    part = weights[::step].float()
     exact = rows @ part.t()
     best, best_error = largest / 127, math.inf
     for exponent in EXPONENTS:
@@ -321,7 +322,9 @@ def search_smoothing(
     return best
 
 
-def search_factor(rows: Tensor, largest: Tensor, least: Tensor, weights: Tensor, step: int) -> Tensor:
+def search_factor(
+    rows: Tensor, largest: Tensor, least: Tensor, weight_largest: Tensor, part: Tensor
+) -> Tensor:
     """Per-channel scale of a factor, whose product with rows' own exponents comes closest to the float one
     behind the weights that read it.
 
@@ -329,12 +332,10 @@ def search_factor(rows: Tensor, largest: Tensor, least: Tensor, weights: Tensor,
         rows: (n, channels) calibration rows of the elementwise product.
         largest: (channels,) largest magnitude of each channel of it.
         least: (channels,) smallest scale with which the factor fits its format.
-        weights, step: as in ``search_smoothing``.
+        weight_largest, part: as in ``search_smoothing``.
     Returns:
         (channels,) float64 scale of one unit of the factor.
     """
-    weight_largest = weights.abs().amax(0).to(torch.float64).clamp(min=1e-6)
-    part = weights[::step].float()
     exact = rows @ part.t()
     best, best_error = least, math.inf
     for exponent in EXPONENTS:
@@ -371,11 +372,11 @@ class Quantise(GraphPass):
     requires = ("calibrated",)
     ensures = ("quantised",)
 
-    def __init__(self, precision: str = "w8a8") -> None:
-        self.precision = precision
+    def __init__(self, weights: WeightFormat = INT8) -> None:
+        self.weights = weights
 
     def call(self, module: fx.GraphModule) -> bool:
-        Quantiser(module, module.meta["statistics"], self.precision).run()
+        Quantiser(module, module.meta["statistics"], self.weights).run()
         return False
 
     def verify(self, module: fx.GraphModule) -> None:

@@ -158,7 +158,7 @@ def _layers_differ(
     Rows with exponents of their own (behind a table, for a linear layer) come with another stream,
     and rows of another width have other tokens. Such layers stay flat.
     """
-    width = _widths(module)
+    width = widths_of(module)
     for first, position in carried:
         enters = [u for u in first.users if u in blocks[0]]
         sources = [(first, enters), *((b[position], list(b[position].users)) for b in blocks[:-1])]
@@ -172,7 +172,7 @@ def _layers_differ(
     return False
 
 
-def _widths(module: fx.GraphModule) -> dict[Node, int]:
+def widths_of(module: fx.GraphModule) -> dict[Node, int]:
     """Channels of every value of a canonical graph."""
     found: dict[Node, int] = {}
     for node in module.graph.nodes:

@@ -8,18 +8,22 @@ through the group, and ``load`` the time in which a step's weights arrive: there
 arrive while the stage is idle. Minimised
 is the sum over groups and steps (latency), or the busiest stage over a whole launch (throughput),
 under the caps of the card, its memory ports and, if asked for, a limit on all products a cycle.
+
+Stages that do the same work behind the same stages (queries, keys and values of attention) are built
+alike: one choice for all of them, which spares the solver every permutation of unequal ones.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from torch2fpga.boards import Board
 from torch2fpga.design import Design, Estimate, Stage, nominal_depth
 from torch2fpga.plan.choices import ArrayStage, Choice, tiles_of
 from torch2fpga.plan.resources import MEAN_OF, RESOURCES
-from torch2fpga.plan.solver import Programme, Solution
+from torch2fpga.plan.solver import Programme, Solution, Terms
 
 #: weight of the other objective, which decides between equals
 SECOND = 1e-3
@@ -95,38 +99,66 @@ def allocate(
         fixed, fixed_ports: what the design needs besides its stages.
     """
     p = Programme()
-    for name, found in options.items():
-        for i in range(len(found)):
-            p.binary(("z", name, i))
-        p.row({("z", name, i): 1.0 for i in range(len(found))}, 1.0, 1.0)
-    _limit(p, options, fixed, fixed_ports, limits)
-    _time(p, design, options, objective)
+    alike = stages_alike(design, options)
+    for name in dict.fromkeys(alike.values()):
+        keys = [p.binary(("z", name, i)) for i in range(len(options[name]))]
+        p.row(dict.fromkeys(keys, 1.0), 1.0, 1.0)
+    _limit(p, options, alike, fixed, fixed_ports, limits)
+    _time(p, design, options, alike, objective)
     solution = p.solve(gap=GAP)
-    return None if solution is None else _allocation(options, fixed, fixed_ports, solution)
+    return None if solution is None else _allocation(options, alike, fixed, fixed_ports, solution)
+
+
+def stages_alike(design: Design, options: Mapping[str, Sequence[Choice]]) -> dict[str, str]:
+    """For every stage the first one that has the same choices behind stages that are alike."""
+    writer = {o: s.name for s in design.stages for o in s.outputs}
+    first: dict[tuple[object, ...], str] = {}
+    found: dict[str, str] = {}
+    for stage in design.stages:
+        sources = tuple(found.get(writer[n], "") for n in stage.inputs if n in writer)
+        key = (type(stage), stage.group, sources, tuple(map(_everything, options[stage.name])))
+        found[stage.name] = first.setdefault(key, stage.name)
+    return found
+
+
+def _everything(choice: Choice) -> tuple[object, ...]:
+    return tuple(getattr(choice, f.name) for f in fields(choice))
 
 
 def _limit(
     p: Programme,
     options: Mapping[str, Sequence[Choice]],
+    alike: Mapping[str, str],
     fixed: Estimate,
     fixed_ports: int,
     limits: Limits,
 ) -> None:
-    every = [(("z", n, i), c) for n, found in options.items() for i, c in enumerate(found)]
+    every = [
+        (("z", n, i), c, times)
+        for n, times in Counter(alike.values()).items()
+        for i, c in enumerate(options[n])
+    ]
     for resource, limit in limits.resources.items():
-        terms = {key: float(getattr(c.cost, resource)) for key, c in every}
+        terms = {key: float(times * getattr(c.cost, resource)) for key, c, times in every}
         p.row(terms, upper=limit - getattr(fixed, resource))
     shares = {
-        key: sum(getattr(c.cost, r) / limits.card[r] for r in MEAN_OF) / len(MEAN_OF) for key, c in every
+        key: times * sum(getattr(c.cost, r) / limits.card[r] for r in MEAN_OF) / len(MEAN_OF)
+        for key, c, times in every
     }
     taken = sum(getattr(fixed, r) / limits.card[r] for r in MEAN_OF) / len(MEAN_OF)
     p.row(shares, upper=limits.mean - taken)
-    p.row({key: float(c.ports) for key, c in every}, upper=limits.ports - fixed_ports)
+    p.row({key: float(times * c.ports) for key, c, times in every}, upper=limits.ports - fixed_ports)
     if limits.products:
-        p.row({key: float(c.products) for key, c in every}, upper=limits.products)
+        p.row({key: float(times * c.products) for key, c, times in every}, upper=limits.products)
 
 
-def _time(p: Programme, design: Design, options: Mapping[str, Sequence[Choice]], objective: str) -> None:
+def _time(
+    p: Programme,
+    design: Design,
+    options: Mapping[str, Sequence[Choice]],
+    alike: Mapping[str, str],
+    objective: str,
+) -> None:
     """Pace and path of every group, the launch's busiest stage, and the objective."""
     launch = p.variable("launch")
     latency, throughput = (1.0, SECOND) if objective == "latency" else (SECOND, 1.0)
@@ -135,7 +167,7 @@ def _time(p: Programme, design: Design, options: Mapping[str, Sequence[Choice]],
     for name, found in options.items():
         for i, c in enumerate(found):
             if c.ports:
-                p.cost(("z", name, i), port * c.ports)
+                p.cost(("z", alike[name], i), port * c.ports)
     writer = {o: stage for stage in design.stages for o in stage.outputs}
     for group in dict.fromkeys(stage.group for stage in design.stages):
         pace, path = p.variable(("pace", group)), p.variable(("path", group))
@@ -146,14 +178,15 @@ def _time(p: Programme, design: Design, options: Mapping[str, Sequence[Choice]],
         for stage in stages:
             found = options[stage.name]
             tiles = tiles_of(design, stage)
-            z = [("z", stage.name, i) for i in range(len(found))]
+            z = [("z", alike[stage.name], i) for i in range(len(found))]
             most = {k: -c.busy * (1 - 1 / tiles) for k, c in zip(z, found, strict=True)}
             p.row({pace: 1.0, **most}, lower=0.0)
             step = {k: -(c.busy + c.load) for k, c in zip(z, found, strict=True)}
             p.row({period: 1.0, **step}, lower=0.0)
             whole = {k: stage.steps * v for k, v in step.items()}
             p.row({launch: 1.0, **whole}, lower=0.0)
-            _path(p, design, stage, found, writer, path)
+            work = {k: -c.tile for k, c in zip(z, found, strict=True)}
+            _path(p, design, stage, work, writer, path)
 
 
 def _ideal(design: Design, options: Mapping[str, Sequence[Choice]]) -> float:
@@ -167,7 +200,7 @@ def _path(
     p: Programme,
     design: Design,
     stage: Stage,
-    found: Sequence[Choice],
+    work: Terms,
     writer: Mapping[str, Stage],
     path: object,
 ) -> None:
@@ -176,10 +209,11 @@ def _path(
     What holds a tile begins when the last token of its inputs is there; an array's results then leave
     all along its work, those of other holding stages in its second half (they take a tile twice). What
     holds nothing lets tokens pass, but cannot be faster than its own work on a tile.
+
+    Args:
+        work: terms of minus the cycles that the stage works on a tile.
     """
     first, last = p.variable(("first", stage.name)), p.variable(("last", stage.name))
-    z = [("z", stage.name, i) for i in range(len(found))]
-    work = {k: -c.tile for k, c in zip(z, found, strict=True)}
     depth = float(nominal_depth(""))
     order = {x.name: i for i, x in enumerate(design.stages)}
     sources = [
@@ -204,12 +238,13 @@ def _path(
 
 def _allocation(
     options: Mapping[str, Sequence[Choice]],
+    alike: Mapping[str, str],
     fixed: Estimate,
     fixed_ports: int,
     solution: Solution,
 ) -> Allocation:
     chosen = {
-        name: next(c for i, c in enumerate(found) if solution.chosen(("z", name, i)))
+        name: next(c for i, c in enumerate(found) if solution.chosen(("z", alike[name], i)))
         for name, found in options.items()
     }
     used = {r: float(getattr(fixed, r) + sum(getattr(c.cost, r) for c in chosen.values())) for r in RESOURCES}

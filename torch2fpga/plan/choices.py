@@ -7,12 +7,13 @@ with other fields, so that what is planned is what is emitted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from torch2fpga import costs
 from torch2fpga.boards import Board
 from torch2fpga.design import Design, Estimate, Layout, Stage, ceil_div, nominal_depth
+from torch2fpga.errors import CompileError
 from torch2fpga.lower.attention import ScoresStage, ValuesStage
 from torch2fpga.lower.deal import DealStage
 from torch2fpga.lower.gather import GatherStage
@@ -23,6 +24,8 @@ from torch2fpga.plan.resources import ports_cost
 
 #: memory ports that copies share where nobody says how many
 SHARED = (1, 2, 4)
+#: a step's weights up to this size are kept while its rows pass, above the other one they never are
+LARGE_BYTES, MOST_BYTES = 6 << 20, 16 << 20
 #: most copies of a linear layer's array
 MAX_COPIES = 16
 
@@ -41,6 +44,7 @@ class Choice:
         cost: of all copies, with what joins them.
         ports: memory ports of its weights.
         products: a cycle, of all copies.
+        bytes: of the weights of all steps behind one of the ports.
         ways: channels a cycle of a stage without arrays, 0 where there is nothing to choose.
     """
 
@@ -51,6 +55,7 @@ class Choice:
     cost: Estimate
     ports: int = 0
     products: int = 0
+    bytes: int = 0
     ways: int = 0
 
 
@@ -62,11 +67,17 @@ def choices(
     Args:
         keep: where weights are kept, if it is not to be chosen.
         every: also choices that are in nothing better than another one.
+    Raises:
+        CompileError: for weights that no number of ports holds.
     """
     if isinstance(stage, MatmulStage):
         beat = board.hbm.beat_cycles(64, clock_mhz)
-        stage = replace(stage, keep=keep) if keep else stage
-        found = [_matmul(design, stage, *widths, beat) for widths in _widths(design, stage, every)]
+        found = [
+            _matmul(design, way, *widths, beat)
+            for way in _keeping(design, stage, keep)
+            for widths in _widths(design, way, every)
+        ]
+        found = _held(stage, found, board)
         found = [replace(c, cost=c.cost + ports_cost(board, c.ports)) for c in found]
         found = found if every else _worth(found)
     elif isinstance(stage, ScoresStage | ValuesStage):
@@ -78,6 +89,27 @@ def choices(
     else:
         found = [_elementwise(design, stage, 0)]
     return found
+
+
+def _keeping(design: Design, stage: MatmulStage, keep: str) -> list[MatmulStage]:
+    """Where the weights may be while rows pass: on the chip, or for large ones also in memory alone."""
+    if keep:
+        return [replace(stage, keep=keep)]
+    size = 64 * stage.weight_words(design)
+    kept = ["step"] if size <= LARGE_BYTES else ["streamed"] if size > MOST_BYTES else ["step", "streamed"]
+    return [replace(stage, keep=k) for k in kept]
+
+
+def _held(stage: MatmulStage, found: Sequence[Choice], board: Board) -> list[Choice]:
+    """Choices whose ports each find their weights in one memory channel."""
+    held = [c for c in found if c.bytes <= board.hbm_bytes]
+    if found and not held:
+        least = min(found, key=lambda c: c.bytes)
+        raise CompileError(
+            f"{stage.path}: the weights of {stage.steps} steps are {least.bytes * least.ports / 1e9:.1f} GB, "
+            f"more than {least.ports} memory channels of {board.hbm_bytes:,} bytes hold"
+        )
+    return held
 
 
 def _worth(found: Iterable[Choice]) -> list[Choice]:
@@ -159,7 +191,8 @@ def _matmul(design: Design, stage: MatmulStage, columns: int, copies: int, ports
     if ports < copies:
         cost = cost + costs.times(ports, deal_of(stage, ceil_div(copies, ports), words).cost(design))
     array = Array(copies, columns, kept, ports)
-    return Choice(array, busy, load, busy / tiles, cost, ports, copies * one.products(design))
+    behind = 64 * words * ceil_div(copies, ports) * stage.steps
+    return Choice(array, busy, load, busy / tiles, cost, ports, copies * one.products(design), behind)
 
 
 def gather_of(design: Design, stage: MatmulStage, copies: int) -> GatherStage:

@@ -7,6 +7,7 @@ Nothing is fetched and no code of a model's directory runs; parameters are on to
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -34,26 +35,31 @@ def meta_model(config_or_model: Any) -> tuple[nn.Module, str]:
     """
     if isinstance(config_or_model, nn.Module):
         return config_or_model, type(config_or_model).__name__
-    if isinstance(config_or_model, str | Path):
-        path = Path(config_or_model).expanduser()
+    config, name = read_config(config_or_model)
+    return build(config), name
+
+
+def read_config(given: Any) -> tuple[Any, str]:
+    """(configuration of transformers, name) of what was given; raises as ``meta_model``."""
+    if isinstance(given, str | Path):
+        path = Path(given).expanduser()
         if not path.exists():
             raise hub.ModelSpecError(
-                f"{str(config_or_model)!r} is no file or folder here; expected a config.json or a folder "
+                f"{str(given)!r} is no file or folder here; expected a config.json or a folder "
                 "with one (nothing is fetched)"
             )
         file = path / "config.json" if path.is_dir() else path
         name = path.name if path.is_dir() else path.resolve().parent.name
-        return _build(_config(hub.read_settings(file), str(file))), name
-    if isinstance(config_or_model, Mapping):
-        config = _config(dict(config_or_model), "the configuration")
-        return _build(config), str(config_or_model.get("_name_or_path") or config.model_type)
-    transformers = _transformers()
-    if not isinstance(config_or_model, transformers.PreTrainedConfig):
+        return _config(hub.read_settings(file), str(file)), name
+    if isinstance(given, Mapping):
+        config = _config(dict(given), "the configuration")
+        return config, str(given.get("_name_or_path") or config.model_type)
+    if not isinstance(given, _transformers().PreTrainedConfig):
         raise InputError(
-            f"estimate takes a torch module, a Hugging Face configuration, its settings or the path of a "
-            f"config.json, not {type(config_or_model).__name__}"
+            f"expected a torch module, a Hugging Face configuration, its settings or the path of a "
+            f"config.json, not {type(given).__name__}"
         )
-    return _build(config_or_model), str(config_or_model.name_or_path or config_or_model.model_type)
+    return given, str(given.name_or_path or given.model_type)
 
 
 def _transformers() -> Any:
@@ -77,22 +83,25 @@ def _config(settings: dict[str, Any], where: str) -> Any:
         )
     settings = {key: value for key, value in settings.items() if key not in STORAGE}
     try:
-        return transformers.CONFIG_MAPPING[kind].from_dict(settings)
+        with hub.quiet(transformers):
+            return transformers.CONFIG_MAPPING[kind].from_dict(settings)
     except Exception as error:
         # every configuration checks its settings with errors of its own
         raise CompileError(f"{where} is no configuration of {kind}: {error}") from error
 
 
-def _build(config: Any) -> nn.Module:
-    """The module that a configuration describes, on the meta device.
+def build(config: Any, place: AbstractContextManager[Any] | None = None) -> nn.Module:
+    """The module that a configuration describes.
 
+    Args:
+        place: where its tensors are made; torch's meta device if not given.
     Raises:
         CompileError: if transformers has no such class or cannot build it.
     """
     import torch
 
     transformers = _transformers()
-    with hub.quiet(transformers), torch.device("meta"):
+    with hub.quiet(transformers), place or torch.device("meta"):
         try:
             model: nn.Module = _class(transformers, config)._from_config(config, attn_implementation="eager")
         except CompileError:

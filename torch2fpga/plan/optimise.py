@@ -16,6 +16,8 @@ from torch2fpga.boards import BOARDS, Board, board_named
 from torch2fpga.design import Design, Estimate
 from torch2fpga.emit.kernel import all_ports
 from torch2fpga.errors import CompileError
+from torch2fpga.lower.linear import MatmulStage
+from torch2fpga.lower.linear4 import LANES, Int4MatmulStage
 from torch2fpga.lower.ways import WaysStage
 from torch2fpga.plan.allocate import Allocation, Limits, allocate
 from torch2fpga.plan.apply import apply_arrays, apply_plan
@@ -275,10 +277,30 @@ def _too_large(tried: Sequence[_Problem], board: Board, wanted: Plan) -> str:
     advice = [f"board={b.name!r}" for b in others]
     if wanted.budget < 1 and any(_fits_on(p, board, replace(wanted, budget=1.0)) for p in tried):
         advice.append("budget=1.0")
+    if any(_fits_on(p, board, wanted) for p in _with_int4(tried, wanted, board)):
+        advice.append("precision='w4a8'")
     s = problem.design.shape
-    if s.max_batch > 1 or s.max_seq > 1:
-        advice.append(f"example inputs shorter than {s.max_seq} tokens or fewer than {s.max_batch} sequences")
+    if s.max_seq > 1:
+        advice.append(f"example inputs shorter than {s.max_seq} tokens")
+    if s.max_batch > 1:
+        advice.append(f"example inputs of fewer than {s.max_batch} sequences")
     return text + (f". What would help: {', '.join(advice)}" if advice else "")
+
+
+def _with_int4(tried: Sequence[_Problem], wanted: Plan, board: Board) -> list[_Problem]:
+    """The same models with int4 weights, where that is possible and not so yet."""
+    found = []
+    for problem in tried:
+        stages = [
+            Int4MatmulStage(**{f.name: getattr(s, f.name) for f in fields(s)})
+            if type(s) is MatmulStage
+            else s
+            for s in problem.design.stages
+        ]
+        if problem.design.shape.lanes == LANES and stages != list(problem.design.stages):
+            design = replace(problem.design, stages=tuple(stages))
+            found.append(_problem(design, wanted, board, design.shape.tile))
+    return found
 
 
 def _fits_on(problem: _Problem, board: Board, wanted: Plan) -> bool:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Integer function tables: one generator that feeds the quantised reference and the C++ header.
+"""Integer function tables: one generator that feeds the quantised reference and the C++ headers.
 
 Every table is computed in double precision and rounded halves up, then frozen as integers; the
-header ``hls/include/t2f/tables.hpp`` is written by ``python -m torch2fpga.simulate.tables`` and a
-test compares it with this module.
+headers ``hls/include/t2f/tables.hpp`` and ``activation_tables.hpp`` are written by
+``python -m torch2fpga.simulate.tables`` and a test compares them with this module.
 """
 
 from __future__ import annotations
@@ -107,33 +107,42 @@ def _function_struct(name: str) -> str:
     )
 
 
-def header() -> str:
-    """The text of ``t2f/tables.hpp``."""
-    parts = [
+def _function(name: str) -> str:
+    return (
+        f"// {name} on [-{LIMITS[name]}, {LIMITS[name]}], 14 fraction bits\n"
+        + _array(f"{name}_table", "int32_t", activation_table(name))
+        + "\n"
+        + _function_struct(name)
+    )
+
+
+def _header(name: str, parts: list[str]) -> str:
+    guard = f"T2F_{name.removesuffix('.hpp').upper()}_HPP"
+    head = (
         "// SPDX-License-Identifier: Apache-2.0\n"
         "// Written by python -m torch2fpga.simulate.tables; do not edit.\n"
-        "#ifndef T2F_TABLES_HPP\n#define T2F_TABLES_HPP\n\n#include <cstdint>\n\nnamespace t2f {\n",
+        f"#ifndef {guard}\n#define {guard}\n\n#include <cstdint>\n\nnamespace t2f {{\n"
+    )
+    return "\n".join([head, *parts, "}  // namespace t2f\n#endif\n"])
+
+
+def headers() -> dict[str, str]:
+    """The generated headers of ``t2f``: name -> text."""
+    arithmetic = [
         "// 2^(-i / 256) * 255 * 256\n" + _array("exp2_table", "uint16_t", exp2_table()),
         "// 1 / m on [1, 2), 16 fraction bits\n" + _array("reciprocal_table", "uint32_t", reciprocal_table()),
         "// 1 / sqrt(m) on [1, 4), 16 fraction bits\n" + _array("rsqrt_table", "uint32_t", rsqrt_table()),
         "// sin(i * pi / 512), 16 fraction bits\n" + _array("sine_table", "uint32_t", sine_table()),
     ]
-    for name in FUNCTIONS:
-        parts.append(
-            f"// {name} on [-{LIMITS[name]}, {LIMITS[name]}], 14 fraction bits\n"
-            + _array(f"{name}_table", "int32_t", activation_table(name))
-            + "\n"
-            + _function_struct(name)
-        )
-    parts.append("}  // namespace t2f\n#endif\n")
-    return "\n".join(parts)
+    parts = {"tables.hpp": arithmetic, "activation_tables.hpp": [_function(name) for name in FUNCTIONS]}
+    return {name: _header(name, texts) for name, texts in parts.items()}
 
 
-def header_path() -> Path:
-    """Where the header lies in the package."""
-    return Path(__file__).resolve().parent.parent / "hls" / "include" / "t2f" / "tables.hpp"
+#: where the headers lie in the package
+FOLDER = Path(__file__).resolve().parent.parent / "hls" / "include" / "t2f"
 
 
 if __name__ == "__main__":
-    header_path().write_text(header())
-    print(f"wrote {header_path().name}")
+    for name, text in headers().items():
+        (FOLDER / name).write_text(text)
+        print(f"wrote {name}")

@@ -17,8 +17,6 @@ struct in_lutram {};
 struct in_bram {};
 struct in_uram {};
 
-constexpr int greater_of(int a, int b) { return a > b ? a : b; }
-
 // Iterations of the passes of a tile with `rows` rows.
 struct tile_passes {
   int rows;
@@ -31,12 +29,12 @@ struct tile_passes {
 // A tile whose heads take `in` iterations to come in and `work` to be multiplied.
 inline tile_passes passes_of(int rows, int group, int in, int work) {
 #pragma HLS inline
-  return tile_passes{rows, group, in, in > work ? in : work, work + rows};
+  return tile_passes{rows, group, in, larger(in, work), work + rows};
 }
 
 // All iterations of such a tile.
 constexpr int tile_iterations(int heads, int rows, int in, int work) {
-  return in + (heads - 1) * greater_of(in, work) + work + rows;
+  return in + (heads - 1) * larger(in, work) + work + rows;
 }
 
 // Those of a sequence of `tiles` full ones and the rest.
@@ -66,16 +64,56 @@ inline bool next_shared(shared_head<GROUPS> &at) {
 // Where the loop over a sequence stands.
 struct head_walk {
   tile_passes tile;
-  int head;      // that comes in; the one before is multiplied
-  int left;      // iterations of the pass behind this one
-  int behind;    // rows of the sequence behind the tile
-  bool taking;   // tokens of `head` are still to come
-  bool working;  // the head before is still being multiplied
+  int head;        // that comes in; the one before is multiplied
+  int left;        // iterations of the pass behind this one
+  int behind;      // rows of the sequence behind the tile
+  bool taking;     // tokens of `head` are still to come
+  bool working;    // the head before is still being multiplied
+  int in;          // block and row of the next token of `head`
+  int in_row;
+  uint32_t place;  // in the group that is multiplied
+  int row;         // of the last group's result, the next to leave
+  bool leaving;    // its rows are on their way
 };
 
 inline head_walk first_pass(const tile_passes &tile, int seq) {
 #pragma HLS inline
-  return head_walk{tile, 0, tile.first - 1, seq - tile.rows, true, false};
+  return head_walk{tile, 0, tile.first - 1, seq - tile.rows, true, false, 0, 0, 0, 0, false};
+}
+
+// Behind a token that came in: the next of the head's `blocks` blocks of the tile's rows.
+inline void advance_in(head_walk &at, int blocks) {
+#pragma HLS inline
+  if (at.in_row != at.tile.rows - 1) {
+    ++at.in_row;
+  } else {
+    at.in_row = 0;
+    if (at.in != blocks - 1) {
+      ++at.in;
+    } else {
+      at.in = 0;
+      at.taking = false;
+    }
+  }
+}
+
+// Behind a row that left.
+inline void advance_out(head_walk &at) {
+#pragma HLS inline
+  at.leaving = at.row != at.tile.rows - 1;
+  ++at.row;
+}
+
+// The next place in the group; true when the group ends, whose rows then leave.
+inline bool advance_place(head_walk &at) {
+#pragma HLS inline
+  const bool ends = at.place == static_cast<uint32_t>(at.tile.group) - 1;
+  if (ends) {
+    at.row = 0;
+    at.leaving = true;
+  }
+  at.place = ends ? 0 : at.place + 1;
+  return ends;
 }
 
 // The next iteration; true when a tile begins. Registers are compared only, so that the step

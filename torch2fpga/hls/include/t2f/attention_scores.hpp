@@ -65,14 +65,14 @@ inline void release_scores(const int32_t (&row)[TILE][LANES], int keys,
 template <typename C>
 inline tile_passes score_passes(int key_blocks, int rows) {
 #pragma HLS inline
-  const int group = greater_of(C::head_blocks * (C::lanes / C::columns), rows);
+  const int group = larger(C::head_blocks * (C::lanes / C::columns), rows);
   return passes_of(rows, group, C::head_blocks * rows, key_blocks * group);
 }
 
 // The most iterations of a sequence of up to `seq` rows; `busy` of a group multiply.
 constexpr int most_scores(int seq, int tile, int heads, int head_blocks, int key_blocks, int busy) {
   return ceil_div(seq, tile) *
-         tile_iterations(heads, tile, head_blocks * tile, key_blocks * greater_of(busy, tile));
+         tile_iterations(heads, tile, head_blocks * tile, key_blocks * larger(busy, tile));
 }
 
 // Loop SCORES: the tiles of a sequence against its keys.
@@ -103,35 +103,20 @@ inline void score_sequence(hls::stream<vec<int8_t, C::lanes>> &q,
   const tile_passes rest = score_passes<C>(key_blocks, seq - tiles * C::tile);
   const int all = sequence_iterations(C::heads, tiles, full, rest);
   head_walk at = first_pass(tiles != 0 ? full : rest, seq);
-  int in = 0;              // channel block and row of the next token of a query
-  int in_row = 0;
-  int place = 0;           // in the group
-  int p = 0;               // channel block of the head that is multiplied
-  int left = seq;          // keys of the head that are still to come
-  int start = 0;           // of these keys in the banks
-  int offset = 0;          // of their channel block
-  int row = 0;             // of the result, the next to leave
-  bool leaving = false;    // the result's rows are on their way
+  int p = 0;       // channel block of the head that is multiplied
+  int left = seq;  // keys of the head that are still to come
+  int start = 0;   // of these keys in the banks
+  int offset = 0;  // of their channel block
   shared_head<C::kv_groups> shared;
 SCORES:
   for (int i = 0; i < all; ++i) {
 #pragma HLS loop_tripcount max = most_scores(C::max_seq, C::tile, C::heads, C::head_blocks, C::key_blocks, busy)
     T2F_PIPELINE(1);
     if (at.taking) {
-      query[at.head & 1][in][in_row] = q.read();
-      if (in_row != at.tile.rows - 1) {
-        ++in_row;
-      } else {
-        in_row = 0;
-        if (in != C::head_blocks - 1) {
-          ++in;
-        } else {
-          in = 0;
-          at.taking = false;
-        }
-      }
+      query[at.head & 1][at.in][at.in_row] = q.read();
+      advance_in(at, C::head_blocks);
     }
-    if (at.working && place < busy) {
+    if (at.working && at.place < busy) {
       vec<int8_t, C::lanes> key[C::columns];
 #pragma HLS aggregate variable = key
 #pragma HLS array_partition variable = key complete
@@ -150,26 +135,18 @@ SCORES:
         append_scores<C::tile, C::columns, C::lanes>(acc, made);
       }
     }
-    if (leaving) {
-      scores.write(result[row]);
-      leaving = row != at.tile.rows - 1;
-      ++row;
+    if (at.leaving) {
+      scores.write(result[at.row]);
+      advance_out(at);
     }
-    if (at.working) {
-      if (place != at.tile.group - 1) {
-        ++place;
+    if (at.working && advance_place(at)) {
+      release_scores<C::tile, C::lanes>(made, left, result);
+      if (left > C::lanes) {
+        left -= C::lanes;
       } else {
-        place = 0;
-        row = 0;
-        leaving = true;
-        release_scores<C::tile, C::lanes>(made, left, result);
-        if (left > C::lanes) {
-          left -= C::lanes;
-        } else {
-          left = seq;
-          start += next_shared(shared) ? next_head : same_head;
-          at.working = false;
-        }
+        left = seq;
+        start += next_shared(shared) ? next_head : same_head;
+        at.working = false;
       }
     }
     if (advance_pass<C::heads, C::tile>(at, full, rest)) start = 0;

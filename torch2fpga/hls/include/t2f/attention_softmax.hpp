@@ -142,10 +142,11 @@ void softmax_weights(hls::stream<vec<int32_t, C::lanes>> &scores,
   vec<int8_t, C::lanes> valid[C::max_batch][C::key_blocks];
 #pragma HLS aggregate variable = valid
   const int key_blocks = ceil_div(seq, C::lanes);
+  const int masks = rows_of(batch, key_blocks);
   int b = 0;
   int kb = 0;
 MASK:
-  for (int i = 0; i < batch * key_blocks; ++i) {
+  for (int i = 0; i < masks; ++i) {
 #pragma HLS loop_tripcount max = C::max_batch * C::key_blocks
     T2F_PIPELINE(1);
     valid[b][kb] = mask.read();

@@ -109,14 +109,14 @@ inline vec<int32_t, LANES> divide_row(const vec<int32_t, LANES> &acc, uint32_t s
 template <typename C>
 inline tile_passes mean_passes(int key_blocks, int rows) {
 #pragma HLS inline
-  const int group = greater_of(key_blocks * (C::lanes / C::columns), rows);
+  const int group = larger(key_blocks * (C::lanes / C::columns), rows);
   return passes_of(rows, group, key_blocks * rows, C::head_blocks * group);
 }
 
 // The most iterations of a sequence of up to `seq` rows; a key block takes `parts`.
 constexpr int most_means(int seq, int tile, int heads, int head_blocks, int key_blocks, int parts) {
   return ceil_div(seq, tile) * tile_iterations(heads, tile, key_blocks * tile,
-                                               head_blocks * greater_of(key_blocks * parts, tile));
+                                               head_blocks * larger(key_blocks * parts, tile));
 }
 
 // Loop MEAN: the tiles of a sequence over its values.
@@ -147,33 +147,18 @@ inline void mean_sequence(hls::stream<vec<uint8_t, C::lanes>> &weights,
   const tile_passes rest = mean_passes<C>(key_blocks, seq - tiles * C::tile);
   const int all = sequence_iterations(C::heads, tiles, full, rest);
   head_walk at = first_pass(tiles != 0 ? full : rest, seq);
-  int in = 0;              // key block and row of the next token of weights
-  int in_row = 0;
-  uint32_t place = 0;      // in the group
-  int block = 0;           // of the head that is multiplied
-  int from = 0;            // place of its values in the banks
-  int row = 0;             // of the result, the next to leave
-  bool leaving = false;    // the result's rows are on their way
+  int block = 0;  // of the head that is multiplied
+  int from = 0;   // place of its values in the banks
   shared_head<C::kv_groups> shared;
 MEAN:
   for (int i = 0; i < all; ++i) {
 #pragma HLS loop_tripcount max = most_means(C::max_seq, C::tile, C::heads, C::head_blocks, C::key_blocks, parts)
     T2F_PIPELINE(1);
     if (at.taking) {
-      p[at.head & 1][in][in_row] = weights.read();
-      if (in_row != at.tile.rows - 1) {
-        ++in_row;
-      } else {
-        in_row = 0;
-        if (in != key_blocks - 1) {
-          ++in;
-        } else {
-          in = 0;
-          at.taking = false;
-        }
-      }
+      p[at.head & 1][at.in][at.in_row] = weights.read();
+      advance_in(at, key_blocks);
     }
-    if (at.working && place < bank_rows) {
+    if (at.working && at.place < bank_rows) {
       vec<int8_t, C::lanes> value[C::columns];
 #pragma HLS aggregate variable = value
 #pragma HLS array_partition variable = value complete
@@ -181,30 +166,23 @@ MEAN:
 #pragma HLS unroll
         value[j] = values[j][from];
       }
-      weigh<C::tile, C::columns, C::lanes>(p[(at.head & 1) ^ 1][place / parts],
-                                           place % parts * C::columns, value, place == 0, acc, sum);
+      weigh<C::tile, C::columns, C::lanes>(p[(at.head & 1) ^ 1][at.place / parts],
+                                           at.place % parts * C::columns, value, at.place == 0, acc,
+                                           sum);
       ++from;
     }
-    if (leaving) {
-      y.write(divide_row<C::lanes, C::key_blocks * C::lanes>(result[row], result_sum[row]));
-      leaving = row != at.tile.rows - 1;
-      ++row;
+    if (at.leaving) {
+      y.write(divide_row<C::lanes, C::key_blocks * C::lanes>(result[at.row], result_sum[at.row]));
+      advance_out(at);
     }
-    if (at.working) {
-      if (place != static_cast<uint32_t>(at.tile.group) - 1) {
-        ++place;
+    if (at.working && advance_place(at)) {
+      release_means<C::tile, C::lanes>(acc, sum, result, result_sum);
+      if (block != C::head_blocks - 1) {
+        ++block;
       } else {
-        place = 0;
-        row = 0;
-        leaving = true;
-        release_means<C::tile, C::lanes>(acc, sum, result, result_sum);
-        if (block != C::head_blocks - 1) {
-          ++block;
-        } else {
-          block = 0;
-          if (!next_shared(shared)) from -= head_rows;
-          at.working = false;
-        }
+        block = 0;
+        if (!next_shared(shared)) from -= head_rows;
+        at.working = false;
       }
     }
     if (advance_pass<C::heads, C::tile>(at, full, rest)) from = 0;

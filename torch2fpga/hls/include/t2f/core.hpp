@@ -62,6 +62,8 @@ inline int rows_of(int batch, int seq) {
 
 constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
+constexpr int larger(int a, int b) { return a > b ? a : b; }
+
 // Index of the highest set bit of a constant (a loop: the HLS tools take no recursion).
 constexpr int floor_log2(int value) {
   int top = 0;

@@ -5,9 +5,9 @@
 #ifndef T2F_ELEMENTWISE_HPP
 #define T2F_ELEMENTWISE_HPP
 
+#include "t2f/activation_tables.hpp"
 #include "t2f/core.hpp"
 #include "t2f/fixed.hpp"
-#include "t2f/tables.hpp"
 #include "t2f/ways.hpp"
 
 namespace t2f {

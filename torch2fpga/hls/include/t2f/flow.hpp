@@ -50,9 +50,9 @@ template <typename C>
 void relay(hls::stream<typename C::token_t> &x, hls::stream<typename C::token_t> &y, int batch,
            int seq) {
 #pragma HLS inline off
-  const int rows = C::per_row ? seq : 1;
   const int keys = C::per_keys ? ceil_div(seq, C::lanes) : 1;
-  const int tokens = C::uses * batch * rows * keys * C::blocks;
+  const int vectors = rows_of(batch, C::per_row ? seq : keys);
+  const int tokens = (C::per_row ? vectors * keys : vectors) * (C::uses * C::blocks);
 RELAY:
   for (int i = 0; i < tokens; ++i) {
 #pragma HLS loop_tripcount max = C::max_tokens
@@ -173,7 +173,7 @@ void slice_channels(hls::stream<vec<typename C::value_t, C::lanes>> &x,
   constexpr int turn = C::start % C::lanes;
   constexpr int first_block = C::start / C::lanes + (turn > 0 ? 1 : 0);
   constexpr int end_block = first_block + C::out_blocks;
-  constexpr int blocks = C::in_blocks > end_block ? C::in_blocks : end_block;
+  constexpr int blocks = larger(C::in_blocks, end_block);
   vec<typename C::value_t, C::lanes> held[C::tile] T2F_UNWRITTEN;
 #pragma HLS array_partition variable = held complete
   const int tokens = rows_of(batch, seq) * (C::steps * blocks);
@@ -210,7 +210,7 @@ void concat_channels(hls::stream<vec<typename C::value_t, C::lanes>> &a,
   constexpr int in_blocks = C::a_blocks + C::b_blocks;
   constexpr int turn = C::a_blocks * C::lanes - C::a_channels;
   constexpr int lag = turn > 0 ? 1 : 0;
-  constexpr int blocks = in_blocks > C::out_blocks + lag ? in_blocks : C::out_blocks + lag;
+  constexpr int blocks = larger(in_blocks, C::out_blocks + lag);
   vec<typename C::value_t, C::lanes> held[C::tile] T2F_UNWRITTEN;
 #pragma HLS array_partition variable = held complete
   const int tokens = rows_of(batch, seq) * (C::steps * blocks);

@@ -32,8 +32,6 @@
 
 namespace t2f {
 
-constexpr int larger(int a, int b) { return a > b ? a : b; }
-
 // One channel block of every row of a tile.
 template <int TILE, int LANES>
 struct tile_block {

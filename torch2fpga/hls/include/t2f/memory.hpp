@@ -48,7 +48,7 @@ STEP:
 template <typename C>
 void read_rows(const word *memory, hls::stream<word> &out, int batch, int seq) {
 #pragma HLS inline off
-  const int rows = batch * ceil_div(seq, C::rows_per_vector);
+  const int rows = rows_of(batch, ceil_div(seq, C::rows_per_vector));
   const int words = ceil_div(rows * C::blocks, C::vectors_per_word);
 READ:
   for (int i = 0; i < words; ++i) {
@@ -61,7 +61,7 @@ READ:
 template <typename C>
 void write_rows(hls::stream<word> &in, word *memory, int batch, int seq) {
 #pragma HLS inline off
-  const int rows = batch * ceil_div(seq, C::rows_per_vector);
+  const int rows = rows_of(batch, ceil_div(seq, C::rows_per_vector));
   const int words = ceil_div(rows * C::blocks, C::vectors_per_word);
 WRITE:
   for (int i = 0; i < words; ++i) {
@@ -78,7 +78,7 @@ template <typename C>
 void unpack(hls::stream<word> &in, hls::stream<vec<typename C::value_t, C::lanes>> &out, int batch,
             int seq) {
 #pragma HLS inline off
-  const int vectors = batch * ceil_div(seq, C::rows_per_vector) * C::blocks;
+  const int vectors = rows_of(batch, ceil_div(seq, C::rows_per_vector)) * C::blocks;
   word current;
 #pragma HLS array_partition variable = current.d complete
   int part = 0;  // vectors of the word that are out
