@@ -94,6 +94,14 @@ class Results:
             "figures": {k: {**asdict(f), "reached": f.reached} for k, f in self.figures.items()},
         }
 
+    def keep(self, path: Path) -> None:
+        """Take over the figures of a file that were not measured now: a benchmark may be run in parts."""
+        if path.is_file():
+            for key, values in json.loads(path.read_text(encoding="utf-8"))["figures"].items():
+                values.pop("reached")
+                values["bound"] = tuple(values["bound"]) if values["bound"] else None
+                self.figures.setdefault(key, Figure(**values))
+
     def finish(self, console: Console, path: Path | None) -> int:
         """Print the table, write the JSON, and return the exit status: 1 if an aim was missed."""
         console.print(self._table())

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import unicodedata
+from pathlib import Path
 
 import pytest
 import torch
@@ -133,3 +134,17 @@ def test_some_evaluation_sentences_are_cut_and_no_calibration_sentence_is() -> N
     assert sum(n > example.TOKENS for n in lengths("evaluation")) >= 5
     calibration = lengths("calibration")
     assert max(calibration) <= example.TOKENS and sum(n > 150 for n in calibration) >= 8
+
+
+def test_a_part_of_a_benchmark_keeps_the_other_figures(tmp_path: Path) -> None:
+    file = tmp_path / "some.json"
+    first = common.Results("some")
+    first.add("a", "first", 1.5, "ms", ("<=", 2.0), note="kept")
+    first.add("b", "second", 7, "ms", ("<=", 2.0))
+    common.write_json(file, first.to_json())
+    again = common.Results("some")
+    again.add("b", "second", 1, "ms", ("<=", 2.0))
+    again.keep(file)
+    again.keep(tmp_path / "missing.json")
+    assert again.figures["a"] == first.figures["a"]
+    assert (again.figures["b"].value, again.figures["b"].reached) == (1, True)
