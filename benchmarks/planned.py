@@ -194,14 +194,15 @@ def _latency(
     )
     if bound is not None:
         note += f"; goal {case.goal_ms:g} ms"
-    results.add(f"{case.key}{suffix}_ms", case.title, round(ms, 3), "ms", bound, "timed", note)
+    name = f"{case.title}, {suffix[1:]}" if suffix else case.title
+    results.add(f"{case.key}{suffix}_ms", name, round(ms, 3), "ms", bound, "timed", note)
     busy = 100 * plan.macs / (plan.products * report.cycles)
     aim = (">=", 50.0) if bound is not None and not case.key.startswith("minilm") else None
-    title = f"{case.title}: multipliers busy"
+    title = f"{name}: multipliers busy"
     note = f"{plan.macs / 1e9:.2f} G useful products over the same run"
     results.add(f"{case.key}{suffix}_busy", title, round(busy, 1), "%", aim, "timed", note)
     error = 100 * (plan.cycles / report.cycles - 1)
-    results.add(f"{case.key}{suffix}_model", f"{case.title}: the plan's own estimate", plan.cycles, "cycles",
+    results.add(f"{case.key}{suffix}_model", f"{name}: the plan's own estimate", plan.cycles, "cycles",
                 obtained="modelled", note=f"{error:+.1f} % against the timed run")  # fmt: skip
     if case.key == "minilm" and report.interval:
         rate = plan.clock_mhz * 1e6 / report.interval

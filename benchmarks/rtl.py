@@ -9,6 +9,8 @@ the first one to the end of the stage; values are compared bit for bit before an
 
 from __future__ import annotations
 
+from collections import Counter
+
 from rich.console import Console
 
 from benchmarks import common
@@ -60,8 +62,10 @@ def main() -> int:
     console = Console()
     comparison.prepare(CASES)
     with common.progress_bar(console) as bar:
-        for i, case in enumerate(bar.track(CASES, description="simulating Verilog")):
-            measure(results, case, f"{case.stage.name}_{i % 3}")
+        seen: Counter[str] = Counter()
+        for case in bar.track(CASES, description="simulating Verilog"):
+            measure(results, case, f"{case.stage.name}_{seen[case.stage.name]}")
+            seen[case.stage.name] += 1
     return results.finish(console, arguments.json)
 
 
