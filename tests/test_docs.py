@@ -182,4 +182,4 @@ def test_pictures_are_current() -> None:
 def test_readme_has_room_for_the_figures() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert text.count("<!-- figures:minilm -->") == 1
-    assert text.index("<!-- figures:minilm -->") < text.index("<!-- /figures -->")
+    assert "<!-- /figures -->" in text[text.index("<!-- figures:minilm -->") :]
