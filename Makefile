@@ -50,6 +50,7 @@ bench: $(VENV)/.test need-gxx ## the figures of benchmarks/, then the documents 
 	@$(BIN)/python -m benchmarks.resources --json benchmarks/results/resources.json
 	@$(BIN)/python -m benchmarks.published --json benchmarks/results/published.json
 	@$(BIN)/python -m scripts.figures
+	@$(BIN)/python -m benchmarks.compare --markdown docs/gpu-baseline.md
 
 test-deps: ## system packages for the tests (Debian, Ubuntu; needs root)
 	@if command -v g++ >/dev/null && command -v chromium >/dev/null && command -v tclsh >/dev/null \

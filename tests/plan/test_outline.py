@@ -129,3 +129,13 @@ def test_weights_that_no_ports_hold() -> None:
         CompileError, match=r"the weights of 4000 steps are .* GB, more than 4 memory channels"
     ):
         torch2fpga.outline(made, tokens=SEQ)
+
+
+def test_int4_weights_are_advised_where_they_would_fit() -> None:
+    """Weights of a layer kept in UltraRAM: half of it is enough for int4."""
+    made = transformers.GPT2Config(n_embd=1024, n_layer=3, n_head=16, vocab_size=WORDS, n_positions=24)
+    with pytest.raises(CompileError, match=r"42% of the .*: URAM: at least .*precision='w4a8'"):
+        torch2fpga.outline(made, tokens=SEQ, budget=0.42, tile=2)
+    with pytest.raises(CompileError, match="URAM: at least") as refused:
+        torch2fpga.outline(made, tokens=SEQ, budget=0.2, tile=2)
+    assert "precision" not in str(refused.value) and "budget=1.0" in str(refused.value)

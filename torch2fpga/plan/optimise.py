@@ -304,5 +304,7 @@ def _with_int4(tried: Sequence[_Problem], wanted: Plan, board: Board) -> list[_P
 
 
 def _fits_on(problem: _Problem, board: Board, wanted: Plan) -> bool:
-    limits = Limits.of(board, wanted.budget, wanted.multipliers)
-    return problem.solve(limits, wanted.objective) is not None
+    """Are there arrays of this tile size whose pieces fit into the regions of a board?"""
+    limits = Limits.of(board, wanted.budget, wanted.multipliers, FILLS[0])
+    bound = problem.solve(limits, wanted.objective)
+    return bound is not None and _fitted(problem.design, wanted, board, problem, bound, None) is not None
