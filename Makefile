@@ -49,6 +49,7 @@ bench: $(VENV)/.test need-gxx ## the figures of benchmarks/, then the documents 
 	@$(BIN)/python -m benchmarks.rtl --json benchmarks/results/rtl.json
 	@$(BIN)/python -m benchmarks.resources --json benchmarks/results/resources.json
 	@$(BIN)/python -m benchmarks.published --json benchmarks/results/published.json
+	@$(BIN)/python -m benchmarks.speaker --json benchmarks/results/speaker.json
 	@$(BIN)/python -m scripts.figures
 	@$(BIN)/python -m benchmarks.compare --markdown docs/gpu-baseline.md
 
