@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The small GPT-2 whose weights lie in the repository: its size, and its bits per byte on held-out text.
+"""The small GPT-2 whose weights lie in the repository: its size, its bits per byte on held-out text, and what
+quantising it costs.
 
     python -m benchmarks.speaker --json benchmarks/results/speaker.json
 
@@ -11,15 +12,23 @@ from __future__ import annotations
 
 import math
 import os
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 # Before transformers is imported: what is not on this machine is not fetched.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 from rich.console import Console
 
+import torch2fpga
 from benchmarks import common
 from benchmarks.common import Results
 from examples import speaker
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from torch2fpga import CompiledModel
 
 
 def fewer(bits: float, limit: float) -> str:
@@ -72,14 +81,50 @@ def add_measured(results: Results) -> None:
     results.add("perplexity", "held-out excerpt, perplexity", perplexity, "a token", note=note)
 
 
+class Emitted:
+    """A compiled model where a Hugging Face model is expected."""
+
+    def __init__(self, compiled: CompiledModel, config: Any) -> None:
+        self.compiled, self.config = compiled, config
+
+    def __call__(self, input_ids: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(logits=self.compiled(input_ids=input_ids).logits)
+
+
+def add_quantised(results: Results, console: Console) -> None:
+    """Perplexity of the emitted C++ on the excerpt, for each precision; whole windows, without a cache."""
+    loaded, texts = speaker.load(), speaker.held_out()
+    rows = speaker.windows(loaded.tokenizer, speaker.calibration(), speaker.TOKENS)
+    calibration = [{"input_ids": row[None]} for row in rows]
+    size = sum(len(d.data) for d in texts)
+    tokens = sum(len(speaker.encode(loaded.tokenizer, d.text)) - 1 for d in texts)
+    exact = results.figures["perplexity"].value
+    for precision, most in (("w8a8", 1.0), ("w4a8", 5.0)):
+        name = precision.upper()
+        console.print(f"{name}: compiling and reading {tokens:,} tokens", highlight=False)
+        compiled = torch2fpga.compile(
+            loaded.model, {"input_ids": rows[:1]}, calibration=calibration, precision=precision
+        )
+        emitted = Emitted(compiled, loaded.model.config)
+        bits = speaker.bits_per_byte(emitted, loaded.tokenizer, texts, batch=1)
+        perplexity = math.exp(bits * math.log(2) * size / tokens)
+        note = f"emitted C++, calibrated on {len(rows)} windows of {speaker.TOKENS} tokens of training text"
+        results.add(f"perplexity_{precision}", f"held-out excerpt, perplexity, {name}", perplexity, "a token",
+                    note=note)  # fmt: skip
+        more = 100 * (perplexity / exact - 1)
+        results.add(f"worse_{precision}", f"{name} against float", round(more, 2), "% more perplexity",
+                    ("<=", most))  # fmt: skip
+
+
 def main() -> int:
     """Run and print."""
     arguments = common.arguments(__doc__).parse_args()
-    results = Results("speaker")
+    results, console = Results("speaker"), Console()
     with common.one_core():
         add_measured(results)
+        add_quantised(results, console)
     add_recorded(results)
-    return results.finish(Console(), arguments.json)
+    return results.finish(console, arguments.json)
 
 
 if __name__ == "__main__":
