@@ -23,6 +23,7 @@ import torch2fpga
 from benchmarks import common
 from benchmarks.common import Results
 from torch2fpga.emit.project import project_files
+from torch2fpga.plan.plan import Plan
 
 TOKENS = 128
 CALIBRATION = 8
@@ -84,10 +85,10 @@ def inputs(case: Case, model: nn.Module, tokens: int, seed: int) -> Inputs:
     return made
 
 
-def compile_case(case: Case, model: nn.Module) -> Any:
-    """The compiled model."""
+def compile_case(case: Case, model: nn.Module, plan: Plan | None = None) -> Any:
+    """The compiled model; planned, or by a plan."""
     calibration = [inputs(case, model, TOKENS, seed) for seed in range(CALIBRATION)]
-    return torch2fpga.compile(model, inputs(case, model, TOKENS, 0), calibration=calibration)
+    return torch2fpga.compile(model, inputs(case, model, TOKENS, 0), calibration=calibration, plan=plan)
 
 
 def measure(case: Case, layers: int, results: Results, console: Console) -> None:
@@ -131,13 +132,15 @@ def _exactness(
 
 
 def _size(case: Case, compiled: Any, layers: int, results: Results) -> None:
-    """The text must not grow with the layers; that 12 has a digit more than 2 is all that may change."""
-    many, few = project_files(compiled), project_files(compile_case(case, case.make(2)))
+    """The text of one plan must not grow with the layers; that 12 has a digit more than 2 is all that may
+    change."""
+    plan = compiled.plan.plan
+    many, few = project_files(compiled), project_files(compile_case(case, case.make(2), plan))
     size = sum(len(text.encode()) for text in many.values()) / 1000
     title = f"{case.title}: project text without weights"
     results.add(f"{case.key}_text_kb", title, size, "kB", ("<=", 1000.0), note=f"{layers} layers")
     growth = sum(map(len, map(_form, many.values()))) - sum(map(len, map(_form, few.values())))
-    note = "bytes, numbers, checksums and line breaks left aside; compared with 2 layers"
+    note = "bytes, numbers, checksums and line breaks left aside; compared with 2 layers and the same plan"
     title = f"{case.title}: growth of the text with the layers"
     results.add(f"{case.key}_text_growth", title, growth, "B", ("==", 0), note=note)
 
