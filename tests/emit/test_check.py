@@ -288,6 +288,7 @@ HYGIENE = [
     ),
     ("file-size", beside("// " + "x" * 1_000_000)),
     ("function-length", in_store("\n" * 420)),
+    ("function-length", (SECOND, "#pragma HLS dataflow\n", "#pragma HLS dataflow\n" + "\n" * 2020)),
     ("non-ascii", beside("// caf\u00e9")),
     ("non-ascii", (LINK, "# one", "# \u2013 one")),
     ("include", beside("#include <cmath>")),
@@ -370,3 +371,9 @@ def test_headers_above_the_kernels_are_checked() -> None:
         files[name] = files[name].replace('"shape.hpp"', '"../shape.hpp"')
     found = check_project(files, include_dirs=[INCLUDE])
     assert [(item.path, item.rule) for item in found] == [("shape.hpp", "floating-point")]
+
+
+def test_a_long_dataflow_region_is_a_list_of_many_stages() -> None:
+    """A region may have more lines than another function, which is something to read."""
+    region = "#pragma HLS dataflow\n"
+    assert findings([(SECOND, region, region + "\n" * 1000)]) == []

@@ -14,6 +14,8 @@ from torch2fpga.emit.checker.syntax import Node
 MAX_BYTES = 1_000_000
 MAX_INITIALISERS = 4096
 MAX_BODY_LINES = 400
+#: of a dataflow region, which is a list: a line a port, a stream, and a call for every stage
+MAX_REGION_LINES = 2000
 CXX_SUFFIXES = (".cpp", ".hpp", ".h", ".cc", ".c")
 SYSTEM_HEADERS = frozenset({"<cstdint>", "<hls_stream.h>"})
 
@@ -43,11 +45,17 @@ def check(source: Source, project: Container[str], roots: Container[str] = ()) -
             if count > MAX_INITIALISERS:
                 message = f"{count} initialisers: weights do not belong in source"
                 yield Finding(source.label, node.line, "initialiser-size", message)
+    regions = {
+        compound.start
+        for pragma, _, compound in source.pragma_owners
+        if pragma.kind == "dataflow" and compound is not None
+    }
     for function in source.functions:
         body = function.body
         length = 0 if body is None else body.end_line - body.line + 1
-        if length > MAX_BODY_LINES:
-            message = f"'{function.spelling}' is {length} lines, more than {MAX_BODY_LINES}"
+        most = MAX_REGION_LINES if body is not None and body.start in regions else MAX_BODY_LINES
+        if length > most:
+            message = f"'{function.spelling}' is {length} lines, more than {most}"
             yield Finding(source.label, function.line, "function-length", message)
 
 
