@@ -89,10 +89,13 @@ class Results:
         return {
             "benchmark": self.benchmark,
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "machine": machine(),
-            "versions": versions(),
+            **self.circumstances(),
             "figures": {k: {**asdict(f), "reached": f.reached} for k, f in self.figures.items()},
         }
+
+    def circumstances(self) -> dict[str, Any]:
+        """On what machine, with which versions."""
+        return {"machine": machine(), "versions": versions()}
 
     def keep(self, path: Path) -> None:
         """Take over the figures of a file that were not measured now: a benchmark may be run in parts."""
@@ -104,7 +107,7 @@ class Results:
 
     def finish(self, console: Console, path: Path | None) -> int:
         """Print the table, write the JSON, and return the exit status: 1 if an aim was missed."""
-        console.print(self._table())
+        console.print(self.table())
         console.print(
             "one core, except g++; no board and no Vitis was involved in any of these figures", style="dim"
         )
@@ -116,7 +119,8 @@ class Results:
             console.print("missed: " + "; ".join(missed), style="bold red", highlight=False)
         return 1 if missed else 0
 
-    def _table(self) -> Table:
+    def table(self) -> Table:
+        """What is printed."""
         table = Table(title=f"{self.benchmark}: {machine()['class']}", title_justify="left")
         for name in ("figure", "result", "aim", "obtained", "note"):
             table.add_column(name, justify="right" if name == "result" else "left", overflow="fold")
@@ -191,6 +195,13 @@ def seconds(call: Callable[[], Any], *, repeat: int = 1) -> tuple[float, Any]:
         result = call()
         times.append(time.perf_counter() - start)
     return statistics.median(times), result
+
+
+def peak_bytes() -> int:
+    """Most memory that this process has had (ru_maxrss would count the parent's at the fork)."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    (line,) = [line for line in lines if line.startswith("VmHWM")]
+    return int(line.split()[1]) * 1024
 
 
 @contextmanager

@@ -19,14 +19,13 @@ on a GPU (expect hours; --models and --ways take parts). What did not run is lis
 from __future__ import annotations
 
 import argparse
-import datetime
 import gc
 import os
 import platform
 import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 # Before transformers is imported: what is not on this machine is not fetched.
@@ -55,18 +54,15 @@ class GpuResults(Results):
     device: dict[str, Any] = field(default_factory=dict)
     not_run: dict[str, str] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain data; the machine is the GPU and its host."""
+    def circumstances(self) -> dict[str, Any]:
+        """The machine is the GPU and its host."""
         host = common.machine()
-        return {
-            "benchmark": self.benchmark,
-            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "machine": {**host, "class": f"{self.device['name']}; host: {host['class']}"},
-            "versions": versions(),
-            "device": self.device,
-            "figures": {key: {**asdict(f), "reached": f.reached} for key, f in self.figures.items()},
-            "not_run": self.not_run,
-        }
+        machine = {**host, "class": f"{self.device['name']}; host: {host['class']}"}
+        return {"machine": machine, "versions": versions(), "device": self.device}
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, with what did not run."""
+        return {**super().to_json(), "not_run": self.not_run}
 
 
 def versions() -> dict[str, str]:
@@ -260,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def finish(results: GpuResults, console: Console, arguments: argparse.Namespace) -> int:
     """Print the table and what did not run; the exit status."""
-    table = results._table()
+    table = results.table()
     table.title = f"{results.benchmark}: {results.device['name']}"
     console.print(table)
     for key, why in results.not_run.items():

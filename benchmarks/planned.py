@@ -11,6 +11,7 @@ somebody has routed on it (``Board.routed``). Random weights, but for MiniLM: cy
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -28,30 +29,13 @@ from rich.console import Console
 from torch import Tensor, nn
 
 import torch2fpga
+from benchmarks import common
 from benchmarks.common import Results
 from examples import minilm
 from torch2fpga.boards import U280, Routed
 from torch2fpga.timing.inputs import random_inputs
 
 CALIBRATION = 8
-
-
-#: plans a configuration in a process of its own, whose memory is then nothing else's
-SEVEN = """
-import re, time
-from pathlib import Path
-import torch2fpga, transformers
-config = transformers.LlamaConfig(
-    hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32,
-    num_key_value_heads=32, vocab_size=32000, max_position_embeddings=4096,
-)
-import torch2fpga.plan.outline
-start = time.perf_counter()
-report = torch2fpga.outline(config, tokens=128, precision="w4a8")
-seconds = time.perf_counter() - start
-most = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
-print(seconds, int(most[1]) // 1024, report.cycles)
-"""
 
 
 @dataclass(frozen=True)
@@ -243,19 +227,34 @@ def _plan(case: Case, compiled: Any, results: Results) -> None:
                 obtained="modelled", note=binding)  # fmt: skip
 
 
-def _without_weights(results: Results, console: Console) -> None:
-    """How long a configuration of 7 thousand million parameters takes to plan, and the memory of that."""
+def child() -> int:
+    """Plan a configuration of 7 thousand million parameters; seconds, memory and cycles as JSON."""
+    from transformers import LlamaConfig
+
+    from torch2fpga.plan.outline import outline
+
+    config = LlamaConfig(
+        hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32,
+        num_key_value_heads=32, vocab_size=32000, max_position_embeddings=4096,
+    )  # fmt: skip
+    seconds, report = common.seconds(lambda: outline(config, tokens=128, precision="w4a8"))
+    print(json.dumps({"seconds": seconds, "bytes": common.peak_bytes(), "cycles": report.cycles}))
+    return 0
+
+
+def without_weights(results: Results, console: Console) -> None:
+    """How long a configuration of 7 thousand million parameters takes to plan, in a process of its own,
+    whose memory is then nothing else's."""
     title = "Llama-2-7B (configuration), 128 tokens, W4A8"
     console.print(title, highlight=False)
-    command = [sys.executable, "-c", SEVEN]
-    seconds, megabytes, cycles = subprocess.run(
-        command, check=True, capture_output=True, text=True
-    ).stdout.split()[-3:]
-    results.add("llama7b_plan_s", f"{title}: planning", round(float(seconds), 1), "s", ("<=", 30.0),
+    command = [sys.executable, "-m", "benchmarks.planned", "--child"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=common.ROOT)
+    found = json.loads(done.stdout.splitlines()[-1])
+    results.add("llama7b_plan_s", f"{title}: planning", round(found["seconds"], 1), "s", ("<=", 30.0),
                 note="outline(): capture, passes, lowering, optimiser; without imports")  # fmt: skip
-    results.add("llama7b_plan_mb", f"{title}: memory", int(megabytes), "MB", ("<=", 2000.0),
+    results.add("llama7b_plan_mb", f"{title}: memory", round(found["bytes"] / 1e6), "MB", ("<=", 2000.0),
                 note="largest resident set of the process (VmHWM)")  # fmt: skip
-    results.add("llama7b_model", f"{title}: the plan's own estimate", int(cycles), "cycles",
+    results.add("llama7b_model", f"{title}: the plan's own estimate", found["cycles"], "cycles",
                 obtained="modelled", note="weights streamed again for every tile of rows")  # fmt: skip
 
 
@@ -268,13 +267,16 @@ def main() -> int:
         "--only", nargs="*", metavar="KEY",
         help=f"measure only these of {', '.join(c.key for c in CASES)}, llama7b; the file keeps the others",
     )  # fmt: skip
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.child:
+        return child()
     console, results = Console(), Results("planned")
     for case in CASES:
         if not arguments.only or case.key in arguments.only:
             measure(case, results, console)
     if not arguments.only or "llama7b" in arguments.only:
-        _without_weights(results, console)
+        without_weights(results, console)
     if arguments.only and arguments.json:
         results.keep(arguments.json)
     return results.finish(console, arguments.json)

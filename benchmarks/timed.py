@@ -101,13 +101,6 @@ def transfers(results: Results) -> None:
         )
 
 
-def peak_bytes() -> int:
-    """Most memory that this process has had (ru_maxrss would count the parent's at the fork)."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    (line,) = [line for line in lines if line.startswith("VmHWM")]
-    return int(line.split()[1]) * 1024
-
-
 def child(folder: Path) -> int:
     """Time the compiled model in a folder; JSON on the standard output."""
     compiled = torch2fpga.load(folder)
@@ -115,7 +108,7 @@ def child(folder: Path) -> int:
     inputs: dict[str, Any] = dict(random_inputs(compiled, *SIZE))
     once, _ = common.seconds(lambda: compiled.time(**inputs, spread=False, interval=False))
     took, report = common.seconds(lambda: compiled.time(**inputs))
-    peak = peak_bytes()
+    peak = common.peak_bytes()
     found = {
         "build_s": build,
         "once_s": once,

@@ -198,7 +198,7 @@ def compile(
         module
     )
     say("lower", 0.85)
-    shape = Shape(lanes, wanted.tile or SIMPLE_TILE, *largest_sizes(captured, module))
+    shape = Shape(lanes, wanted.tile or SIMPLE_TILE, *_largest(captured, module))
     lowered = Builder(module, shape, module.meta["loop"], design_name(model)).run()
     say("plan", 0.9)
     planned = put_into_effect(
@@ -334,8 +334,7 @@ def _like_example(number: int, named: Mapping[str, Tensor], captured: Captured) 
             )
 
 
-def largest_sizes(captured: Captured, module: fx.GraphModule) -> tuple[int, int]:
-    """(batch, tokens) of the example inputs."""
+def _largest(captured: Captured, module: fx.GraphModule) -> tuple[int, int]:
     inputs = _canonical_inputs(module, captured.example)
     batch, seq = next(iter(inputs.values())).shape[:2]
     return int(batch), int(seq)

@@ -142,6 +142,7 @@ def test_a_configuration_without_weights(tmp_path: Path) -> None:
         result = run("plan", model, "--seq", 7, "--plan", "simple", "--json", tmp_path / "plan.json")
         assert result.exit_code == 0, result.output
         assert str(torch2fpga.outline(file, tokens=7, plan="simple")) in result.stdout
+        assert "has no weights (*.safetensors): planned from its configuration" in result.stderr
         assert json.loads((tmp_path / "plan.json").read_text())["seq"] == 7
     result = run("plan", file, "--calibration", file)
     assert result.exit_code == 1 and "has no weights, which --calibration would need" in result.output

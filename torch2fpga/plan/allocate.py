@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from torch2fpga.boards import Board
 from torch2fpga.design import Design, Estimate, Stage, nominal_depth
@@ -116,13 +116,9 @@ def stages_alike(design: Design, options: Mapping[str, Sequence[Choice]]) -> dic
     found: dict[str, str] = {}
     for stage in design.stages:
         sources = tuple(found.get(writer[n], "") for n in stage.inputs if n in writer)
-        key = (type(stage), stage.group, sources, tuple(map(_everything, options[stage.name])))
+        key = (type(stage), stage.group, sources, tuple(options[stage.name]))
         found[stage.name] = first.setdefault(key, stage.name)
     return found
-
-
-def _everything(choice: Choice) -> tuple[object, ...]:
-    return tuple(getattr(choice, f.name) for f in fields(choice))
 
 
 def _limit(

@@ -138,13 +138,8 @@ def _widths(design: Design, stage: MatmulStage, every: bool) -> Iterator[tuple[i
     for copies in range(1, min(MAX_COPIES, blocks) + 1):
         if copies > 1 and ceil_div(blocks, copies) == ceil_div(blocks, copies - 1):
             continue
-        ports = [copies] if stage.streamed else range(1, copies + 1)
-        yield from (
-            (columns, copies, p)
-            for columns in widths
-            for p in ports
-            if every or stage.streamed or p in SHARED
-        )
+        ports = [copies] if stage.streamed else [p for p in range(1, copies + 1) if every or p in SHARED]
+        yield from ((columns, copies, p) for columns in widths for p in ports)
 
 
 def tiles_of(design: Design, stage: Stage) -> int:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -177,13 +178,9 @@ def _empty_model(config: Any) -> tuple[nn.Module, int]:
 
 def _alike(whole: nn.Module, few: nn.Module, count: int) -> bool:
     """Do the layers that are left out have the parameters of those that are there?"""
-    shapes = [tuple(p.shape) for p in whole.parameters()]
-    kept = [tuple(p.shape) for p in few.parameters()]
-    rest = sorted(shapes)
-    for shape in sorted(kept):
-        rest.remove(shape)
-    layer = [s for s in set(rest) for _ in range(rest.count(s) // (count - FEW))]
-    return sorted(layer * (count - FEW)) == rest
+    rest = Counter(p.shape for p in whole.parameters())
+    rest.subtract(p.shape for p in few.parameters())
+    return all(left >= 0 and left % (count - FEW) == 0 for left in rest.values())
 
 
 def _example(model: nn.Module, config: Any, name: str, tokens: int, batch: int) -> dict[str, Tensor]:
