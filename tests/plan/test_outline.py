@@ -115,7 +115,7 @@ def test_refused(tmp_path: Path) -> None:
         num_hidden_layers=3, hidden_size=24, num_attention_heads=4, num_key_value_heads=2,
         intermediate_size=40, vocab_size=WORDS, num_local_experts=4, max_position_embeddings=24,
     )  # fmt: skip
-    with pytest.raises(UnsupportedModel, match="mlp.gate: topk.default"):
+    with pytest.raises(UnsupportedModel, match=r"mlp\.gate: topk\.default"):
         torch2fpga.outline(mixtral, tokens=SEQ)
 
 
