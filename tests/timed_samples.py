@@ -9,6 +9,7 @@ from typing import Any
 from tests import tiny
 from torch2fpga.compiled import CompiledModel
 from torch2fpga.emit.kernel import _calls, all_ports
+from torch2fpga.simulate.launch import Launch
 from torch2fpga.timing.report import TimeReport, build_report
 
 CLOCK = 250.0
@@ -99,7 +100,7 @@ def _ends(model: CompiledModel, name: str, streams: list[str]) -> tuple[list[str
 
 def report_of(model: CompiledModel, raw: dict[str, Any], message: str = "") -> TimeReport:
     """The report of a run."""
-    return build_report(raw, model.design, model.board, CLOCK, (2, 5), {}, message)
+    return build_report(raw, model.design, model.board, CLOCK, Launch(2, 5), {}, message)
 
 
 def sample(name: str = "mlp3d", seed: int = 0) -> tuple[CompiledModel, TimeReport]:

@@ -90,18 +90,26 @@ def _describe_output(value: Any) -> tuple[OutputSpec, list[Tensor]]:
 class _Wrapper(nn.Module):
     """Fixed keyword inputs, no cache, a flat tuple of tensors out."""
 
-    def __init__(self, model: nn.Module, names: Sequence[str] | None) -> None:
+    def __init__(
+        self, model: nn.Module, names: Sequence[str] | None, options: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self._names = names
+        self._options = dict(options or {})
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return tuple(_describe_output(call_model(self.model, self._names, tensors))[1])
+        return tuple(_describe_output(call_model(self.model, self._names, tensors, self._options))[1])
 
 
-def call_model(model: nn.Module, names: Sequence[str] | None, tensors: Sequence[Tensor]) -> Any:
+def call_model(
+    model: nn.Module,
+    names: Sequence[str] | None,
+    tensors: Sequence[Tensor],
+    options: Mapping[str, Any] | None = None,
+) -> Any:
     """Run the user's model as it is captured (no cache where the model has one)."""
-    options: dict[str, Any] = {}
+    options = dict(options or {})
     if getattr(getattr(model, "config", None), "use_cache", None) is not None:
         options["use_cache"] = False
     if names is None:
@@ -173,12 +181,13 @@ def _check_model(model: nn.Module) -> None:
             raise CaptureError(f"{name} is {parameter.dtype}; convert the model first: model.float()")
 
 
-def capture(model: nn.Module, example_inputs: Inputs) -> Captured:
+def capture(model: nn.Module, example_inputs: Inputs, options: Mapping[str, Any] | None = None) -> Captured:
     """Capture ``model`` with static shapes from ``example_inputs``.
 
     Args:
         model: an unmodified model in eval mode, float32.
         example_inputs: tuple of tensors, or dict of keyword tensors.
+        options: more keywords of the call, constants of the capture.
     Raises:
         CaptureError: training mode, non-finite weights, wrong inputs, data-dependent control flow.
     """
@@ -188,8 +197,8 @@ def capture(model: nn.Module, example_inputs: Inputs) -> Captured:
     model.eval()
     try:
         with torch.no_grad():
-            expected = _run_once(model, names, tensors)
-            program = _export(_Wrapper(model, names).eval(), tensors)
+            expected = _run_once(model, names, tensors, options)
+            program = _export(_Wrapper(model, names, options).eval(), tensors)
     finally:
         for part, training in modes.items():
             part.training = training
@@ -214,10 +223,13 @@ def _argument_names(model: nn.Module, count: int) -> list[str]:
 
 
 def _run_once(
-    model: nn.Module, names: Sequence[str] | None, tensors: Sequence[Tensor]
+    model: nn.Module,
+    names: Sequence[str] | None,
+    tensors: Sequence[Tensor],
+    options: Mapping[str, Any] | None,
 ) -> tuple[OutputSpec, list[Tensor]]:
     try:
-        result = call_model(model, names, tensors)
+        result = call_model(model, names, tensors, options)
     except CaptureError:
         raise
     except Exception as error:

@@ -19,6 +19,7 @@ from torch2fpga.capture import OutputSpec
 from torch2fpga.design import Design
 from torch2fpga.emit.images import images
 from torch2fpga.emit.kernel import all_ports
+from torch2fpga.errors import InputError
 from torch2fpga.passes.nodes import Node
 from torch2fpga.plan.plan import Plan
 from torch2fpga.plan.summary import Gain, PlanReport, summarise
@@ -131,9 +132,33 @@ class CompiledModel:
             InputError: if the inputs do not fit.
             SimulationError: if the C++ does not build, deadlocks or fails.
         """
+        if self.design.turns:
+            raise InputError("the model was compiled with generate=True: call generate(input_ids, ...)")
         inputs = self.interface.bind(args, kwargs, self.design)
         result = self._launch(inputs)
         return self.finish(result.buffers, inputs)
+
+    def generate(self, input_ids: Tensor, **options: Any) -> Tensor:
+        """Generate text with the emitted C++ (functional run), as ``model.generate`` of transformers does.
+
+        Args:
+            input_ids: (1, tokens), the prompt. More than compiled for at once goes in by several launches.
+            max_new_tokens, max_length: tokens behind the prompt, or with it.
+            do_sample, top_k, temperature, seed: draw from the ``top_k`` (at most 64, 50 if not given)
+                largest logits, divided by ``temperature``. The draw depends on seed and position only.
+                Without ``do_sample`` the largest logit is taken, of equal ones the smallest id.
+            eos_token_id: token, or tokens, that end the text.
+            streamer: takes the prompt and then every token (a transformers ``TextStreamer`` does).
+            pad_token_id: ignored: there is one sequence, without padding.
+            attention_mask: must be all ones.
+        Returns:
+            (1, tokens) int64: the prompt, and what was generated.
+        Raises:
+            InputError: for what is not supported, by name, and inputs that do not fit.
+        """
+        from torch2fpga.runtime.generation import generate
+
+        return generate(self, input_ids, **options)
 
     def reference(self, *args: Any, **kwargs: Any) -> Any:
         """The quantised reference in PyTorch: the same values as a call, bit for bit."""
@@ -194,6 +219,32 @@ class CompiledModel:
             self, inputs, clock_mhz=clock_mhz, fifos=fifos, spread=spread, interval=interval,
             cycle_limit=cycle_limit, progress=progress,
         )  # fmt: skip
+
+    def time_generation(
+        self,
+        input_ids: Tensor | None = None,
+        *,
+        tokens: int = 1,
+        context: int = 0,
+        **options: Any,
+    ) -> TimeReport:
+        """Run a launch that generates with a clock in every process.
+
+        The values in the cache do not matter for the time, so a step far into a text needs no text.
+
+        Args:
+            input_ids: (1, rows) that the launch takes (one token if not given).
+            tokens: that it generates.
+            context: rows in the cache before it.
+            options: as of ``time``.
+        Returns:
+            As ``time``; ``report.tokens_per_second``, and the tokens as ``report.output``.
+        Raises:
+            InputError, SimulationError: as ``time``.
+        """
+        from torch2fpga.timing.run import time_generation
+
+        return time_generation(self, input_ids, tokens, context, **options)
 
     def shrink_fifos(
         self,

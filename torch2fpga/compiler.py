@@ -17,6 +17,7 @@ import torch2fpga.lower.operators  # noqa: F401  fills the tables
 from torch2fpga.boards import board_at
 from torch2fpga.capture import Captured, Inputs, capture, split_inputs
 from torch2fpga.compiled import CompiledModel, Origin
+from torch2fpga.decoding import decoding
 from torch2fpga.design import Shape
 from torch2fpga.errors import CaptureError, CompileError, Refusal, UnsupportedModel, summary
 from torch2fpga.lower.builder import Builder, Lowered
@@ -35,7 +36,7 @@ from torch2fpga.passes.roll import Roll
 from torch2fpga.passes.rotary import PairRotary, RecogniseRotary
 from torch2fpga.plan.effect import Planned, put_into_effect
 from torch2fpga.plan.plan import Plan, load_plan, plan_values
-from torch2fpga.runtime.host import InputSpec, Interface, OutputItem
+from torch2fpga.runtime.host import InputSpec, Interface, OutputItem, TokenItem
 from torch2fpga.verifier import verify_design
 
 Progress = Callable[[str, float], None]
@@ -143,6 +144,8 @@ def compile(
     clock_mhz: float | None = None,
     lanes: int = 16,
     tile: int | None = None,
+    generate: bool = False,
+    max_length: int | None = None,
     progress: Progress | None = None,
 ) -> CompiledModel:
     """Compile an unmodified PyTorch or Hugging Face model to a dataflow design.
@@ -164,6 +167,12 @@ def compile(
         clock_mhz: kernel clock to plan with (the board's if not given).
         lanes, tile: channels a token (8 or 16), and rows that share a pass over the weights (chosen
             if not given).
+        generate: the model is a causal language model that generates text: ``compiled.generate(...)``. Its
+            keys and values are cached, the next token is chosen and fed back on the device, and the tokens
+            of the example are the most that one launch takes of a prompt. Example and calibration are token
+            ids alone.
+        max_length: most tokens of a text, with what is generated (the model's positions, at most 1,024, if
+            not given).
         progress: called with a phase's name and the fraction done.
     Returns:
         A model that runs through the emitted C++.
@@ -178,7 +187,10 @@ def compile(
     table = board_at(wanted.board, wanted.clock_mhz)
     weights = weight_format(precision, lanes)
     say("capture", 0.0)
-    captured = capture(model, example_inputs)
+    decoder = decoding(model, example_inputs, max_length) if generate else None
+    if decoder is None and max_length is not None:
+        raise CompileError("max_length is for generate=True")
+    captured = decoder.capture(model) if decoder is not None else capture(model, example_inputs)
     notes: list[str] = []
     module = PassManager(
         canonical_passes(captured),
@@ -199,7 +211,10 @@ def compile(
     )
     say("lower", 0.85)
     shape = Shape(lanes, wanted.tile or SIMPLE_TILE, *_largest(captured, module))
-    lowered = Builder(module, shape, module.meta["loop"], design_name(model)).run()
+    if decoder is not None:
+        shape = replace(shape, max_seq=decoder.prompt, max_keys=decoder.length)
+    turns = decoder.length if decoder is not None else 0
+    lowered = Builder(module, shape, module.meta["loop"], design_name(model), turns=turns).run()
     say("plan", 0.9)
     planned = put_into_effect(
         lowered.design,
@@ -354,6 +369,9 @@ def _interface(module: fx.GraphModule, lowered: Lowered, captured: Captured) -> 
                 swapped=bool(module.meta["swapped"]),
             )  # fmt: skip
         inputs.append(spec)
+    if lowered.design.turns:
+        (out,) = lowered.outputs
+        return Interface(tuple(inputs), (), TokenItem(out["logits"], out["scale"]))
     outputs = [
         OutputItem(o["stream"], o["port"], o["scale"], o["element"], o["layout"], o["one_row"], o["view"])
         for o in lowered.outputs

@@ -74,20 +74,30 @@ class Shape:
         tile: rows that share one pass over the weights.
         max_batch: sequences a launch.
         max_seq: rows a sequence.
+        max_keys: rows that attention may look back on, where a cache keeps those of earlier launches
+            (0: those of the launch, no cache).
     """
 
     lanes: int
     tile: int
     max_batch: int
     max_seq: int
+    max_keys: int = 0
 
     def __post_init__(self) -> None:
         if self.lanes not in (8, 16):
             raise DesignError(f"lanes must be 8 or 16, not {self.lanes}")
         if min(self.tile, self.max_batch, self.max_seq) < 1:
             raise DesignError(f"tile, max_batch and max_seq must be at least 1: {self}")
-        if max(self.max_batch, self.max_seq) > LARGEST:
-            raise DesignError(f"max_batch and max_seq must be at most {LARGEST:,}: {self}")
+        if max(self.max_batch, self.max_seq, self.max_keys) > LARGEST:
+            raise DesignError(f"max_batch, max_seq and max_keys must be at most {LARGEST:,}: {self}")
+        if self.max_keys and (self.max_batch != 1 or self.max_keys < self.max_seq):
+            raise DesignError(f"a cache takes one sequence, and no fewer keys than rows: {self}")
+
+    @property
+    def keys(self) -> int:
+        """Rows that attention looks back on at most."""
+        return self.max_keys or self.max_seq
 
 
 @dataclass(frozen=True)
@@ -134,6 +144,7 @@ class Stream:
         one_row: one row a sequence (behind a row selection) instead of all of them.
         depth: tokens that the FIFO holds.
         link: AXI stream between two kernels.
+        kept: the rows of earlier launches, one after the other, then those of this one.
     """
 
     name: str
@@ -143,6 +154,7 @@ class Stream:
     one_row: bool = False
     depth: int = 2
     link: bool = False
+    kept: bool = False
 
     def cpp_type(self, lanes: int) -> str:
         """The token's C++ type."""
@@ -164,7 +176,7 @@ class Stream:
         if self.kind == "rows":
             return self.layout.blocks(shape.lanes)
         if self.kind == "scores":
-            return self.layout.groups * ceil_div(shape.max_seq, shape.lanes)
+            return self.layout.groups * ceil_div(shape.keys, shape.lanes)
         return 1
 
 
@@ -176,23 +188,25 @@ class Tokens:
     element: str = "int8"
     layout: Layout = SCALAR
     one_row: bool = False
+    kept: bool = False
 
     @staticmethod
     def of(stream: Stream) -> Tokens:
         """What a stream is declared to carry."""
-        return Tokens(stream.kind, stream.element, stream.layout, stream.one_row)
+        return Tokens(stream.kind, stream.element, stream.layout, stream.one_row, stream.kept)
 
     def seen(self, lanes: int) -> Tokens:
         """Equal for two that are the same tokens: what does not matter for the kind is left out."""
         if self.kind in ("rows", "scores"):
             layout = self.layout.in_tokens(lanes) if self.kind == "rows" else self.layout
-            return Tokens(self.kind, self.element, layout, self.one_row)
+            return Tokens(self.kind, self.element, layout, self.one_row, self.kept)
         return Tokens(self.kind, one_row=self.one_row and self.kind == "exponents")
 
     def __str__(self) -> str:
         rows = f"{self.kind} of {self.element}, {self.layout.groups} x {self.layout.size}"
         text = rows if self.kind in ("rows", "scores") else self.kind
-        return f"{text}, one a sequence" if self.one_row else text
+        text = f"{text}, one a sequence" if self.one_row else text
+        return f"{text}, behind those of the cache" if self.kept else text
 
 
 #: memory words
@@ -332,6 +346,10 @@ class Stage:
         """
         raise NotImplementedError
 
+    def turn_cycles(self, design: Design, seq: int, past: int, depth: Depths) -> int:
+        """Cycles of one turn of a design that generates: ``seq`` rows behind ``past`` that are cached."""
+        return self.cycles(design, 1, seq, depth)
+
     def front(self, design: Design) -> Front | None:
         """The process in front of the main one, if the stage has one."""
         return None
@@ -365,12 +383,15 @@ class Port:
         name: argument name.
         kernel: kernel that owns it.
         direction: ``read`` or ``write``.
-        role: ``weights``, ``params``, ``table``, ``ids``, ``mask``, ``rows`` or ``output``.
+        role: ``weights``, ``params``, ``table``, ``ids``, ``mask``, ``rows`` or ``output``; where tokens are
+            generated ``cache``, ``settings`` and ``tokens``.
         binding: weight image, model input or model output it carries.
         words: buffer size in 64-byte words at the compiled maximum.
         template: access process of ``memory.hpp``/``embed.hpp``.
         streams: streams it feeds or drains.
         config: members of its C++ configuration struct.
+        awaits: stream with a token that the process awaits each turn before it reads.
+        reports: stream that gets a token each turn when all of it is written.
     """
 
     name: str
@@ -382,6 +403,23 @@ class Port:
     template: str
     streams: tuple[str, ...]
     config: Mapping[str, Any] = field(default_factory=dict)
+    awaits: str = ""
+    reports: str = ""
+
+    @property
+    def takes(self) -> tuple[str, ...]:
+        """Streams that its process reads."""
+        ids = (str(self.config["ids"]),) if "ids" in self.config else ()
+        awaited = (self.awaits,) if self.awaits else ()
+        return (*(self.streams if self.direction == "write" else ()), *ids, *awaited)
+
+    @property
+    def gives(self) -> tuple[str, ...]:
+        """Streams that its process writes."""
+        return (
+            *(self.streams if self.direction == "read" else ()),
+            *((self.reports,) if self.reports else ()),
+        )
 
 
 @dataclass(frozen=True)
@@ -411,6 +449,9 @@ class Design:
     Attributes:
         stages: every stream is written before it is read, except what the layer loop returns.
         steps: layers in the loop (1 without a loop).
+        turns: most tokens that a launch generates, each fed back on the device (0: none; a launch is then
+            one pass over its rows). A launch has as many turns; the first takes its rows, later ones the
+            token before.
         channels: memory channel of ports that have been given one, by argument.
     """
 
@@ -422,6 +463,7 @@ class Design:
     kernels: tuple[Kernel, ...] = ()
     steps: int = 1
     channels: Mapping[str, int] = field(default_factory=dict)
+    turns: int = 0
 
     def stage(self, name: str) -> Stage:
         """The stage of that name."""
@@ -439,8 +481,7 @@ class Design:
             }
         found |= {k.parameters: PARAMETER_READER for k in self.kernels if k.parameters}
         for port in self.ports:
-            if port.direction == "read":
-                found.update({stream: port.name for stream in port.streams})
+            found.update(dict.fromkeys(port.gives, port.name))
         return found
 
     def readers(self) -> dict[str, str]:
@@ -448,10 +489,7 @@ class Design:
         found = {i: s.name for s in self.stages for i in (*s.inputs, *([s.params] if s.params else []))}
         found |= {k.parameters: PARAMETER_DEALER for k in self.kernels if k.parameters}
         for port in self.ports:
-            if port.direction == "write":
-                found.update({stream: port.name for stream in port.streams})
-            elif port.role == "table" and "ids" in port.config:
-                found[port.config["ids"]] = port.name
+            found.update(dict.fromkeys(port.takes, port.name))
         return found
 
     def estimate(self) -> Estimate:

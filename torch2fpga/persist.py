@@ -27,7 +27,7 @@ from torch2fpga.design import Design, Kernel, Layout, Port, Shape, Stage, Stream
 from torch2fpga.errors import WeightsError
 from torch2fpga.plan.plan import load_plan
 from torch2fpga.plan.summary import Gain
-from torch2fpga.runtime.host import InputSpec, Interface, OutputItem
+from torch2fpga.runtime.host import InputSpec, Interface, OutputItem, TokenItem
 from torch2fpga.verifier import verify_design
 
 FORMAT = 2
@@ -162,12 +162,14 @@ def _document(compiled: CompiledModel, numbers: Mapping[str, Any], digest: str) 
             "ports": [_plain(p) for p in d.ports],
             "kernels": [_plain(k) for k in d.kernels],
             "channels": dict(d.channels),
+            "turns": d.turns,
         },
         "numbers": numbers,
         "inputs": [{k: v for k, v in _plain(i).items() if k not in strip} for i in compiled.interface.inputs],
         "outputs": [
             {k: v for k, v in _plain(o).items() if k not in strip} for o in compiled.interface.outputs
         ],
+        "token": _plain(compiled.interface.token) if compiled.interface.token is not None else None,
         "output": _plain(compiled.output),
         "origin": {
             "model_class": origin.model_class,
@@ -235,6 +237,7 @@ def _design(entry: Mapping[str, Any]) -> Design:
         tuple(_kernel(k) for k in entry["kernels"]),
         entry["steps"],
         dict(entry.get("channels", {})),
+        int(entry.get("turns", 0)),
     )
 
 
@@ -259,4 +262,5 @@ def _interface(document: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> In
                     **{**fields, "scale": fields["scale"] if fields["scale"] is not None else torch.ones(1)}
                 )
             )
-    return Interface(tuple(inputs), tuple(outputs))
+    token = document.get("token")
+    return Interface(tuple(inputs), tuple(outputs), TokenItem(**token) if token is not None else None)

@@ -18,17 +18,12 @@ def verify_design(design: Design) -> None:
     problems: list[str] = []
     names = [s.name for s in design.stages] + [p.name for p in design.ports]
     problems += [f"two stages or ports called {n}" for n in sorted({n for n in names if names.count(n) > 1})]
-    uses_out = [o for s in design.stages for o in s.outputs] + [
-        x for p in design.ports if p.direction == "read" for x in p.streams
-    ]
+    uses_out = [o for s in design.stages for o in s.outputs] + [x for p in design.ports for x in p.gives]
     uses_out += [s.params for s in design.stages if s.params]  # by a parameter process
     links = [k.parameters for k in design.kernels if k.parameters]  # between two of them
     uses_out += links
-    uses_in = [i for s in design.stages for i in (*s.inputs, *([s.params] if s.params else []))] + [
-        x for p in design.ports if p.direction == "write" for x in p.streams
-    ]
-    uses_in += links
-    uses_in += [p.config["ids"] for p in design.ports if p.role == "table" and "ids" in p.config]
+    uses_in = [i for s in design.stages for i in (*s.inputs, *([s.params] if s.params else []))]
+    uses_in += [x for p in design.ports for x in p.takes] + links
     writers, readers = design.writers(), design.readers()
     for name, stream in design.streams.items():
         if name != stream.name:
@@ -75,11 +70,11 @@ def _wrong_tokens(design: Design) -> list[str]:
         ends += [(stage.params, f"{where} reads", WORDS)] if stage.params else []
     ends += [(k.parameters, f"kernel {k.name} reads", WORDS) for k in design.kernels if k.parameters]
     for port in design.ports:
-        verb = "writes" if port.direction == "read" else "reads"
-        carried = Tokens("ids") if port.role == "ids" else WORDS
-        ends += [(n, f"port {port.name} {verb}", carried) for n in port.streams]
-        if port.role == "table" and "ids" in port.config:
-            ends.append((port.config["ids"], f"port {port.name} reads", Tokens("ids")))
+        moved = Tokens("ids") if port.role in ("ids", "tokens") else WORDS
+        for verb, names in (("writes", port.gives), ("reads", port.takes)):
+            ends += [
+                (n, f"port {port.name} {verb}", moved if n in port.streams else Tokens("ids")) for n in names
+            ]
     lanes = design.shape.lanes
     for name, user, wanted in ends:
         stream = design.streams.get(name)

@@ -23,6 +23,8 @@ from torch2fpga.timing.inputs import random_inputs
 __all__ = ["cxx_cache"]
 #: a model with several layers and lengths that nothing divides
 NAME = "bert_long"
+#: a model that is compiled in a fraction of the time, where neither layers nor size matter
+SMALL = "mlp3d"
 
 
 def plan_model(name: str = NAME, plan: Any = None, **options: Any) -> CompiledModel:
@@ -33,6 +35,18 @@ def plan_model(name: str = NAME, plan: Any = None, **options: Any) -> CompiledMo
 @lru_cache
 def planned(name: str = NAME) -> CompiledModel:
     return plan_model(name)
+
+
+@lru_cache
+def half() -> CompiledModel:
+    """The model on half of what the caps leave."""
+    return plan_model(budget=0.5)
+
+
+@lru_cache
+def limited() -> CompiledModel:
+    """The model with fewer multipliers than it would take."""
+    return plan_model(plan={"multipliers": 1500})
 
 
 def shares(model: CompiledModel, budget: float) -> list[str]:
@@ -67,13 +81,13 @@ def test_plans_keep_to_the_caps_and_the_wires() -> None:
 
 def test_arrays_share_what_the_layers_work() -> None:
     """Wider layers get more products a cycle, and a limit on all of them is kept."""
-    free, tight = planned(), plan_model(plan={"multipliers": 1500})
+    free, tight = planned(), limited()
     assert tight.plan.products <= 1500 < free.plan.products
     assert free.plan.cycles < tight.plan.cycles
 
 
 def test_a_budget_is_a_share_of_the_caps() -> None:
-    model = plan_model(budget=0.5)
+    model = half()
     assert shares(model, 0.5) == []
     assert shares(planned(), 0.1)  # the check can fail
     assert model.plan.plan.budget == 0.5
@@ -127,7 +141,7 @@ def test_weights_of_all_layers_on_the_chip() -> None:
 )
 def test_unknown_names_list_those_there_are(plan: dict[str, Any], text: str) -> None:
     with pytest.raises(CompileError) as error:
-        plan_model(plan=plan)
+        plan_model(SMALL, plan=plan)
     assert text in str(error.value)
 
 
@@ -149,7 +163,7 @@ def test_a_model_that_does_not_fit_says_what_is_missing() -> None:
 
 
 def test_what_binds_is_named() -> None:
-    model = plan_model(plan={"multipliers": 1500})
+    model = limited()
     assert [g.name for g in model.plan.binding] == ["products"]
     assert "products a cycle" in str(model.plan)
     assert "10 % more would save" in str(model.plan)
@@ -159,14 +173,14 @@ def test_what_binds_is_named() -> None:
 
 
 def test_throughput_balances_the_launch() -> None:
-    quick = plan_model(objective="latency", budget=0.5)
-    busy = plan_model(objective="throughput", budget=0.5)
+    quick, busy = half(), plan_model(objective="throughput", budget=0.5)
+    assert quick.plan.plan.objective == "latency" and busy.plan.plan.objective == "throughput"
     pace = [max(s.busy for s in m.plan.stages) for m in (quick, busy)]
     assert pace[1] <= pace[0]
 
 
 def test_the_plan_s_clock_reaches_the_project(tmp_path: Path) -> None:
-    model = plan_model(clock_mhz=225)
+    model = plan_model(SMALL, clock_mhz=225)
     files = project_files(model)
     (link,) = [text for name, text in files.items() if name.endswith("link.cfg")]
     assert "kernel_frequency=225\n" in link

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from tests.timing.models import long_bert, timed
 from tests.tiny import (
@@ -18,16 +19,16 @@ from tests.tiny import (
     compile_model,
     compiled,
     cxx_cache,
-    gpt2,
     ids,
     padding,
+    rows,
     run,
     seeded,
 )
 from torch2fpga.compiled import CompiledModel
 from torch2fpga.emit.check import check_project
 from torch2fpga.emit.project import project_files
-from torch2fpga.lower.attention import ScoresStage, ValuesStage
+from torch2fpga.lower.attention import ScoresStage, SoftmaxStage, ValuesStage
 from torch2fpga.plan.latency import estimate_latency
 from torch2fpga.timing.depths import depths_of, pipelined_loops
 from torch2fpga.timing.report import StageTime
@@ -74,18 +75,34 @@ def test_formulas_hold_at_every_length(batch: int, seq: int) -> None:
     assert compare(long_bert(), batch, seq) > 40
 
 
+class _Attention(nn.Module):
+    """Self-attention alone: a token sees those before it, or all."""
+
+    def __init__(self, size: int, heads: int, causal: bool) -> None:
+        super().__init__()
+        self.heads, self.causal, width = heads, causal, size * heads
+        self.q, self.k, self.v, self.out = (nn.Linear(width, width) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = (*x.shape[:2], self.heads, -1)
+        parts = [part(x).view(heads).transpose(1, 2) for part in (self.q, self.k, self.v)]
+        mixed = nn.functional.scaled_dot_product_attention(*parts, is_causal=self.causal)
+        return self.out(mixed.transpose(1, 2).reshape(x.shape))
+
+
 @lru_cache
 def _attention(mode: str, size: int, heads: int, tile: int, seq: int) -> tuple[CompiledModel, Inputs]:
-    """A model of one layer whose attention is masked, causal or neither."""
-    sizes = {"layers": 1, "hidden_size": heads * size, "num_attention_heads": heads}
-    inputs: Inputs = {"input_ids": ids(2, seq)}
-    if mode == "causal":
-        model = gpt2(1, n_embd=heads * size, n_head=heads)
+    """Attention that is masked (in a model of one layer, whose input the mask is), causal or neither."""
+    if mode == "masked":
+        inputs: Inputs = {"input_ids": ids(2, seq), "attention_mask": padding(2, seq)}
+        model = bert(1, hidden_size=heads * size, num_attention_heads=heads)
     else:
-        model = bert(**sizes)
-        if mode == "masked":
-            inputs = {**inputs, "attention_mask": padding(2, seq)}
-    return compile_model(model, inputs, lanes=16, tile=tile), inputs
+        inputs = (rows(2, seq, heads * size),)
+        model = _Attention(size, heads, mode == "causal")
+    made = compile_model(model, inputs, lanes=16, tile=tile)
+    (softmax,) = [s for s in made.design.stages if isinstance(s, SoftmaxStage)]
+    assert (softmax.causal, softmax.masked) == (mode == "causal", mode == "masked")
+    return made, inputs
 
 
 def _with_columns(model: CompiledModel, columns: int) -> CompiledModel:
@@ -111,12 +128,12 @@ def _with_columns(model: CompiledModel, columns: int) -> CompiledModel:
 def test_attention_with_any_number_of_columns(
     columns: int, mode: str, size: int, heads: int, tile: int, seq: int
 ) -> None:
-    """Whole models: equal to the reference, and as fast as the formulas say."""
+    """Equal to the reference, and as fast as the formulas say."""
     model, inputs = _attention(mode, size, heads, tile, seq)
     model = _with_columns(model, columns)
     assert run(model.verify, inputs).bit_exact
-    for batch, rows in ((2, seq), (1, 1), (2, 5)):
-        assert compare(model, batch, rows) > 5
+    for batch, length in ((2, seq), (1, 1), (2, 5)):
+        assert compare(model, batch, length) > 5
 
 
 @pytest.mark.parametrize("columns", [1, 4, 16])

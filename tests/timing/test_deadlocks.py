@@ -18,6 +18,7 @@ from tests.tiny import WIDTH, compile_model, cxx_cache, encoder, exact, rows, ru
 from torch2fpga.compiled import CompiledModel
 from torch2fpga.design import Design
 from torch2fpga.errors import DesignError
+from torch2fpga.simulate.launch import Launch
 from torch2fpga.simulate.timed import Settings, TimedResult
 from torch2fpga.timing.report import Deadlock, Wait, build_report
 from torch2fpga.verifier import verify_design
@@ -260,11 +261,11 @@ def _around(design: Design) -> str:
 
 def _timed(made: CompiledModel, fifos: dict[str, int]) -> TimedResult:
     inputs = made.interface.bind(INPUTS, {}, made.design)
-    return made.timed.time(made.buffers(inputs), 2, 19, Settings(fifos=fifos))
+    return made.timed.time(made.buffers(inputs), Launch(2, 19), Settings(fifos=fifos))
 
 
 def _deadlock(made: CompiledModel, result: TimedResult) -> Deadlock:
-    report = build_report(result.report, made.design, made.board, 250.0, (2, 19), {}, result.message)
+    report = build_report(result.report, made.design, made.board, 250.0, Launch(2, 19), {}, result.message)
     assert report.deadlock is not None
     return report.deadlock
 

@@ -19,6 +19,7 @@ from tests.tiny import Inputs, arguments, build, compile_model, cxx_cache, named
 from torch2fpga.compiled import CompiledModel
 from torch2fpga.plan.traffic import bytes_moved
 from torch2fpga.simulate.functional import FunctionalRun
+from torch2fpga.simulate.launch import Launch
 from torch2fpga.simulate.timed import Settings, TimedResult, TimedRun, link_latencies, port_settings
 from torch2fpga.simulate.verify import compare_taps, recorded_streams
 
@@ -158,7 +159,7 @@ def _time(
     made: CompiledModel, timed: TimedRun, bound: dict[str, Tensor], taps: tuple[str, ...] = (), **more: Any
 ) -> TimedResult:
     batch, seq = next(iter(bound.values())).shape[:2]
-    return timed.time(made.buffers(bound), batch, seq, _settings(made, **more), taps)
+    return timed.time(made.buffers(bound), Launch(batch, seq), _settings(made, **more), taps)
 
 
 def _bytes(result: TimedResult) -> dict[tuple[str, str], int]:

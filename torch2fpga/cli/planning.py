@@ -87,7 +87,8 @@ def outlined(model: str, wishes: Wishes, chosen: Mapping[str, object], precision
         raise torch2fpga.CompileError(f"{model} has no weights, which {' and '.join(needing)} would need")
     sizes = {"tokens": chosen["seq"], "batch": chosen["batch"]}
     given: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
-    err.print(f"{model} has no weights (*.safetensors): planned from its configuration", markup=False)
+    said = f"{model} has no weights (*.safetensors): planned from its configuration"
+    err.print(said, markup=False, highlight=False, soft_wrap=True)
     with warnings_as_lines(), phases(err) as progress:
         return torch2fpga.outline(
             model, **given, precision=precision or "w8a8", progress=progress, **wishes.arguments()

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from torch2fpga.design import Design, Port, Stream, ceil_div
+from torch2fpga.emit.golden_turns import TURNS, GoldenTurns
 from torch2fpga.emit.kernel import all_ports
 from torch2fpga.lower.plumbing import ForkStage, PackStage, RelayStage
 from torch2fpga.runtime.host import InputSpec
 from torch2fpga.simulate.fixed import limits
+from torch2fpga.simulate.launch import Launch
 from torch2fpga.simulate.reference import Reference, Trace
 from torch2fpga.simulate.tokens import rows_to_tokens, stream_tokens
 from torch2fpga.simulate.verify import VALUES
@@ -41,6 +43,7 @@ class Golden:
         files: path in the project -> bytes.
         sources: stream -> path of the file with its tokens.
         words: link of memory words, other than weights and parameters -> path of the file with them.
+        turns: tokens that it generates.
     """
 
     batch: int
@@ -48,6 +51,11 @@ class Golden:
     files: Mapping[str, bytes]
     sources: Mapping[str, str]
     words: Mapping[str, str]
+    turns: int = 1
+
+    def sizes(self, design: Design) -> list[int]:
+        """The numbers that the design is launched with."""
+        return Launch(self.batch, self.seq, 0, self.turns).numbers(design)
 
 
 def golden_path(name: str) -> str:
@@ -135,8 +143,12 @@ def golden_run(compiled: CompiledModel) -> Golden:
     """Run the reference and collect what the test bench feeds and expects."""
     design, interface = compiled.design, compiled.interface
     batch, seq = run_size(design)
+    if design.turns:
+        seq = min(seq, design.shape.keys - TURNS + 1)
     inputs = example_inputs(interface.inputs, batch, seq)
     quantised = interface.quantise(inputs)
+    if design.turns:
+        return _generation(compiled, quantised)
     with torch.no_grad():
         like = next(iter(quantised.values()))
         _, trace = Reference(design, compiled.data).run(quantised, like, keep=True)
@@ -166,6 +178,35 @@ def golden_run(compiled: CompiledModel) -> Golden:
     return Golden(batch, seq, files, sources, words)
 
 
+def _generation(compiled: CompiledModel, quantised: Mapping[str, Tensor]) -> Golden:
+    """The golden launch of a model that generates."""
+    design, (spec,) = compiled.design, compiled.interface.inputs
+    made = GoldenTurns(compiled, quantised[spec.name])
+    root, streams = roots(design), made.streams()
+    sources = {name: golden_path(root[name]) for name in design.streams if root[name] in streams}
+    files = {path: streams[root[name]] for name, path in sources.items()}
+    words: dict[str, str] = {}
+    for port in design.ports:
+        (name,) = port.streams
+        if port.role == "ids":
+            buffer = compiled.interface.buffer(port.binding, "ids", quantised, design)
+            files[golden_path(port.name)] = buffer.tobytes()
+        elif port.role == "settings":
+            files[golden_path(port.name)] = made.settings
+        elif port.role == "tokens":
+            files[golden_path(port.name)] = np.array(made.tokens, dtype=np.int32).tobytes()
+        elif port.role == "cache":
+            files[golden_path(port.binding)] = made.cache(port)
+        if design.streams[name].link and port.role in ("table", "cache", "settings"):
+            words[name] = golden_path(name)
+            if port.role == "table":
+                files[words[name]] = _gathered(compiled, port, {spec.name: made.text}, 1, made.text.shape[1])
+            else:
+                files[words[name]] = made.words(port)
+    launch = made.launch
+    return Golden(launch.batch, launch.seq, files, sources, words, launch.turns)
+
+
 def _gathered(
     compiled: CompiledModel, port: Port, quantised: Mapping[str, Tensor], batch: int, seq: int
 ) -> bytes:
@@ -174,7 +215,8 @@ def _gathered(
     rows = table.reshape(-1, 64 * int(port.config["row_words"]))
     index: Tensor = torch.arange(seq).repeat(batch)
     if "ids" in port.config:
-        source = next(p.binding for p in compiled.design.ports if port.config["ids"] in p.streams)
+        bound = [p.binding for p in compiled.design.ports if port.config["ids"] in p.streams]
+        (source,) = bound or list(quantised)
         index = quantised[source].reshape(-1).long()
     return rows[index.numpy()].tobytes()
 

@@ -20,13 +20,22 @@ from torch2fpga.design import (
     Stream,
 )
 from torch2fpga.emit.layout import Call, listed
+from torch2fpga.emit.turns import LAUNCH, launch_numbers, turns_of
 from torch2fpga.plan.fifo import storage_of
 from torch2fpga.version import __version__
 
 READ_OPTIONS = "num_read_outstanding=16 max_read_burst_length=32"
 WRITE_OPTIONS = "num_write_outstanding=16 max_write_burst_length=32"
 
-PORT_HEADERS = {"gather_rows": "embed.hpp", "read_positions": "embed.hpp", "read_ids": "embed.hpp"}
+PORT_HEADERS = {
+    "gather_rows": "embed.hpp",
+    "read_positions": "embed.hpp",
+    "read_positions_from": "embed.hpp",
+    "read_ids": "embed.hpp",
+    "read_cache": "cache.hpp",
+    "write_cache": "cache.hpp",
+    "write_tokens": "turns.hpp",
+}
 
 
 @lru_cache
@@ -100,10 +109,14 @@ def kernel_ports(design: Design, kernel: Kernel) -> list[KernelPort]:
     return found
 
 
+def port_bytes(port: KernelPort) -> int:
+    """Bytes of a port's buffer at the compiled maximum."""
+    return port.words * (4 if port.role in ("ids", "tokens") else 64)
+
+
 def _pointer(port: Port) -> str:
-    if port.role == "ids":
-        return "const int32_t *"
-    return "t2f::word *" if port.direction == "write" else "const t2f::word *"
+    element = "int32_t" if port.role in ("ids", "tokens") else "t2f::word"
+    return f"{element} *" if port.direction == "write" else f"const {element} *"
 
 
 def _depth(port: Port) -> int:
@@ -166,7 +179,14 @@ def arguments(design: Design, kernel: Kernel) -> list[str]:
     found = [f"{p.ctype}{p.name}" for p in kernel_ports(design, kernel)]
     for name in (*kernel.axis_in, *kernel.axis_out):
         found.append(f"hls::stream<{design.streams[name].cpp_type(lanes)}> &{name}")
-    return [*found, "int batch", "int seq"]
+    return [*found, *(f"int {name}" for name in scalars(design, kernel))]
+
+
+def scalars(design: Design, kernel: Kernel) -> list[str]:
+    """Numbers that a kernel is launched with, in order: where tokens are generated those that it uses."""
+    if not design.turns:
+        return ["batch", "seq"]
+    return launch_numbers([a for call in _calls(design, kernel) for a in call.arguments])
 
 
 def _stage_config(stage: Stage, design: Design) -> dict[str, Any]:
@@ -213,6 +233,14 @@ def port_call(port: Port) -> Call:
         arguments: tuple[str, ...] = (port.name, stream)
     elif port.template == "gather_rows":
         arguments = (port.name, str(port.config["ids"]), stream, "batch", "seq")
+    elif port.template == "read_positions_from":
+        arguments = (port.name, stream, "seq", "past")
+    elif port.template == "read_cache":
+        arguments = (port.name, port.awaits, stream, "past")
+    elif port.template == "write_cache":
+        arguments = (stream, port.name, port.reports, "seq", "past")
+    elif port.template == "write_tokens":
+        arguments = (stream, port.name, "turn")
     elif port.direction == "write":
         arguments = (stream, port.name, *rows)
     else:
@@ -265,7 +293,7 @@ def kernel_streams(design: Design, kernel: Kernel) -> list[Stream]:
     used: dict[str, None] = {}
     for port in design.ports:
         if port.kernel == kernel.name:
-            used.update(dict.fromkeys(port.streams))
+            used.update(dict.fromkeys((*port.gives, *port.takes)))
     for name in kernel.stages:
         stage = design.stage(name)
         used.update(dict.fromkeys((*stage.inputs, *([stage.params] if stage.params else []), *stage.outputs)))
@@ -282,6 +310,7 @@ def config_header(design: Design, kernel: Kernel) -> str:
     ports = [p for p in design.ports if p.kernel == kernel.name]
     headers = {design.stage(s).header for s in kernel.stages} | {"core.hpp"}
     headers |= {PORT_HEADERS.get(p.template, "memory.hpp") for p in ports}
+    headers |= {"turns.hpp"} if design.turns else set()
     return render(
         "kernel_config.hpp.j2",
         kernel=kernel,
@@ -295,15 +324,24 @@ def _calls(design: Design, kernel: Kernel) -> list[Call]:
     """Processes of a kernel, every stream written before it is read."""
     ports = [p for p in design.ports if p.kernel == kernel.name]
     reads = [p for p in ports if p.direction == "read"]
-    # Ids come before the gather that reads them.
-    reads.sort(key=lambda p: p.template == "gather_rows")
-    calls = [port_call(p) for p in reads]
+    # What reads a stream of the kernel comes behind what writes it: the stages first where a process
+    # waits for one of them, ids before the gather that reads them.
+    made = {out for name in kernel.stages for out in design.stage(name).outputs}
+    early = [p for p in reads if not made & set(p.takes)]
+    early.sort(key=lambda p: p.template == "gather_rows")
+    calls = [port_call(p) for p in early]
     targets = list(dict.fromkeys(stream for _, stream in parameter_targets(design, kernel)))
     if targets:
         name, source = _parameter_source(kernel)
         calls.append(Call(name, name, (source, *targets)))
+    waiting = [p for p in reads if made & set(p.takes)]
+    done: set[str] = set()
     for name in kernel.stages:
-        calls += stage_calls(design.stage(name), design)
+        stage = design.stage(name)
+        calls += stage_calls(stage, design)
+        done |= set(stage.outputs)
+        calls += [port_call(p) for p in waiting if made & set(p.takes) <= done]
+        waiting = [p for p in waiting if not made & set(p.takes) <= done]
     return calls + [port_call(p) for p in ports if p.direction == "write"]
 
 
@@ -345,12 +383,20 @@ def _parameter_process(design: Design, kernel: Kernel) -> dict[str, Any] | None:
 
 def kernel_source(design: Design, kernel: Kernel) -> str:
     """C++ text of one kernel."""
+    calls, loops = _calls(design, kernel), []
+    if design.turns:
+        types, once = _parameter_types(design, kernel), {p.name for p in design.ports if p.role == "ids"}
+        loops = [turns_of(call, types, design.turns) for call in calls if call.name not in once]
+        around = {loop.call.name: loop.call for loop in loops}
+        calls = [around.get(call.name, call) for call in calls]
     return render(
         "kernel.cpp.j2",
         design=design,
         kernel=kernel,
         config=config_file(kernel),
         params=_parameter_process(design, kernel),
+        loops=loops,
+        scalars=scalars(design, kernel),
         head=listed(f'extern "C" void {kernel.name}', arguments(design, kernel), " {"),
         ports=[
             {"name": p.name, "bundle": f"gmem_{p.name}", "depth": p.words,
@@ -362,8 +408,19 @@ def kernel_source(design: Design, kernel: Kernel) -> str:
             *(_stream_line(s, design) for s in kernel_streams(design, kernel)),
             *_front_lines(design, kernel),
         ],
-        calls=_calls(design, kernel),
+        calls=calls,
     )  # fmt: skip
+
+
+def _parameter_types(design: Design, kernel: Kernel) -> dict[str, str]:
+    """Streams and memory of a kernel -> their declarations as parameters."""
+    lanes = design.shape.lanes
+    found = {n: f"hls::stream<{s.cpp_type(lanes)}> &{n}" for n, s in design.streams.items()}
+    for name in kernel.stages:
+        front = design.stage(name).front(design)
+        for fifo in front.fifos if front is not None else ():
+            found[fifo.name] = f"hls::stream<{fifo.token}> &{fifo.name}"
+    return found | {p.name: f"{p.ctype}{p.name}" for p in kernel_ports(design, kernel)}
 
 
 def design_header(design: Design) -> str:
@@ -393,8 +450,34 @@ def functional_source(design: Design) -> str:
             i = index[kernel.name, p.name]
             kind = "int32_t" if p.role == "ids" else "t2f::word"
             given = f"input<{kind}>(buffers, {i})"
-            values.append(f"static_cast<t2f::word *>(results[{i}])" if p.write else given)
-        call = [*values, *kernel.axis_in, *kernel.axis_out, "batch", "seq"]
+            kind = "int32_t" if p.role == "tokens" else "t2f::word"
+            values.append(f"static_cast<{kind} *>(results[{i}])" if p.write else given)
+        call = [*values, *kernel.axis_in, *kernel.axis_out, *scalars(design, kernel)]
         kernels.append({"name": kernel.name, "call": listed(kernel.name, call, ";", 4)})
     items = [{"name": s.name, "type": s.cpp_type(lanes), "depth": s.depth} for s in links(design)]
-    return render("functional.cpp.j2", design=design, kernels=kernels, links=items)
+    return render(
+        "functional.cpp.j2", design=design, kernels=kernels, links=items, sizes=sizes(design),
+        caches=_caches(design),
+    )  # fmt: skip
+
+
+def sizes(design: Design) -> tuple[str, ...]:
+    """Numbers of a launch of all kernels."""
+    return LAUNCH if design.turns else LAUNCH[:2]
+
+
+def _caches(design: Design) -> list[dict[str, int]]:
+    """Numbers of the ports that write and read one memory, and its bytes."""
+    ports = [p for _, p in all_ports(design)]
+    return [
+        {"writer": i, "reader": j, "bytes": a.words * 64}
+        for i, a in enumerate(ports)
+        for j, b in enumerate(ports)
+        if shares(a, b)
+    ]
+
+
+def shares(writer: KernelPort, reader: KernelPort) -> bool:
+    """Do the two have one memory, a cache that the one writes and the other reads?"""
+    both = (writer.role, reader.role) == ("cache", "cache") and writer.binding == reader.binding
+    return both and writer.write and not reader.write

@@ -7,23 +7,20 @@ from collections.abc import Mapping
 
 from torch2fpga.boards import Board
 from torch2fpga.design import Design, Estimate, Kernel
-from torch2fpga.emit.kernel import KernelPort, all_ports, links, render
+from torch2fpga.emit.kernel import KernelPort, all_ports, links, port_bytes, render, shares
 from torch2fpga.errors import CompileError
 from torch2fpga.plan.wires import wire_problems
 
 #: roles of ports in the order in which they choose a channel: what moves most bytes first
-ROLE_ORDER = ("weights", "params", "table", "rows", "mask", "ids", "output")
-
-
-def port_bytes(port: KernelPort) -> int:
-    """Bytes of a port's buffer at the compiled maximum."""
-    return port.words * (4 if port.role == "ids" else 64)
+ROLE_ORDER = (
+    "weights", "cache", "params", "table", "rows", "mask", "ids", "settings", "output", "tokens",
+)  # fmt: skip
 
 
 def channels(
     design: Design, board: Board, plan: Mapping[str, int] | None = None
 ) -> dict[tuple[str, str], int]:
-    """(kernel, argument) -> HBM pseudo-channel, never two ports on one.
+    """(kernel, argument) -> HBM pseudo-channel, never two ports on one but for those of one cache.
 
     Ports that the plan does not name take the lowest channels that are left: weights first, those of
     one SLR's stages side by side. The channels of a column lie beside each other (HBM[0] to HBM[15] at
@@ -44,13 +41,17 @@ def channels(
                 f"port {port.name} of kernel {kernel.name} needs {port_bytes(port):,} bytes, "
                 f"a memory channel of the {board.name} holds {board.hbm_bytes:,}"
             )
-    room = min(board.hbm_channels, board.masters)
-    if len(ports) > room:
-        problems.append(f"{len(ports)} memory ports, the {board.name} has {room} channels for them")
+    same = {p.name: reader.name for _, p in ports for _, reader in ports if shares(p, reader)}
+    if len(ports) > board.masters:
+        problems.append(f"{len(ports)} memory ports, the {board.name} has {board.masters} masters")
+    if len(ports) - len(same) > board.hbm_channels:
+        problems.append(f"{len(ports)} memory ports, the {board.name} has {board.hbm_channels} channels")
     if problems:
         raise CompileError("; ".join(problems))
     free = iter(sorted(set(range(board.hbm_channels)) - set(given.values())))
-    names = {n: given[n] if n in given else next(free) for n in _order(design, [p for _, p in ports])}
+    order = [n for n in _order(design, [p for _, p in ports]) if n not in same]
+    names = {n: given[n] if n in given else next(free) for n in order}
+    names |= {n: names[reader] for n, reader in same.items()}
     return {(kernel.name, port.name): names[port.name] for kernel, port in ports}
 
 

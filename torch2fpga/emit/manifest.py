@@ -13,8 +13,8 @@ from torch import Tensor
 
 from torch2fpga.design import Design, Kernel
 from torch2fpga.emit.golden import SEED, Golden
-from torch2fpga.emit.kernel import KernelPort, kernel_ports
-from torch2fpga.emit.link import channels, port_bytes, stream_ends
+from torch2fpga.emit.kernel import KernelPort, kernel_ports, port_bytes
+from torch2fpga.emit.link import channels, stream_ends
 from torch2fpga.emit.testbench import weights_path
 from torch2fpga.errors import WeightsError
 from torch2fpga.runtime.host import InputSpec, OutputItem
@@ -61,6 +61,7 @@ def manifest(compiled: CompiledModel, golden: Golden, blobs: Mapping[str, bytes]
             "tile": design.shape.tile,
             "max_batch": design.shape.max_batch,
             "max_seq": design.shape.max_seq,
+            **({"max_keys": design.shape.max_keys} if design.shape.max_keys else {}),
         },
         "steps": design.steps,
         "kernels": [_kernel(kernel) for kernel in design.kernels],
@@ -75,16 +76,33 @@ def manifest(compiled: CompiledModel, golden: Golden, blobs: Mapping[str, bytes]
         ],
         "inputs": [_input(spec, design) for spec in compiled.interface.inputs],
         "outputs": [_output(item) for item in compiled.interface.outputs],
+        **_generation(compiled),
         "stages": _stages(design),
         "golden": {
             "batch": golden.batch,
             "seq": golden.seq,
             "seed": SEED,
+            **({"turns": golden.turns} if design.turns else {}),
             "files": {
                 name: {"bytes": len(content), "sha256": digest(content)}
                 for name, content in golden.files.items()
             },
         },
+    }
+
+
+def _generation(compiled: CompiledModel) -> dict[str, Any]:
+    """What a host needs to know to generate tokens."""
+    token = compiled.interface.token
+    if token is None:
+        return {}
+    return {
+        "generation": {
+            "turns": compiled.design.turns,
+            "tokens": "tokens_out",
+            "settings": "sampling_in",
+            "logits_scale": token.scale,
+        }
     }
 
 

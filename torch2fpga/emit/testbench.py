@@ -17,13 +17,16 @@ from torch2fpga.emit.kernel import (
     kernel_ports,
     parameter_targets,
     parameter_words_of,
+    port_bytes,
     port_call,
     render,
+    scalars,
     stage_calls,
 )
-from torch2fpga.emit.layout import listed
-from torch2fpga.emit.link import port_bytes
+from torch2fpga.emit.layout import Call, listed
+from torch2fpga.emit.turns import turns_of
 from torch2fpga.lower.deal import DealStage
+from torch2fpga.simulate.launch import Launch
 
 #: files that are the same in every project
 FIXED = ("bench.hpp", "sha256.hpp", "tb.cpp")
@@ -35,25 +38,45 @@ def weights_path(kernel: Kernel, port: KernelPort) -> str:
     return f"weights/{image_name(kernel, port)}.bin"
 
 
-def _source(kernel: Kernel, port: KernelPort) -> dict[str, Any]:
+def _source(design: Design, kernel: Kernel, port: KernelPort, golden: Golden) -> dict[str, Any]:
     """Where a port's content comes from in the test bench."""
-    constant = port.role in ("weights", "table", "params")
-    return {
+    constant, cache = port.role in ("weights", "table", "params"), port.role == "cache"
+    name = port.binding if cache else port.name
+    found = {
         "name": port.name,
         "write": port.write,
         "bytes": port_bytes(port),
         "method": "image" if constant else "input",
-        "type": "int32_t" if port.role == "ids" else "t2f::word",
-        "file": weights_path(kernel, port) if constant else golden_path(port.name),
+        "type": "int32_t" if port.role in ("ids", "tokens") else "t2f::word",
+        "file": weights_path(kernel, port) if constant else golden_path(name),
+        "cache": "",
     }
+    if cache:
+        config = next(p for p in design.ports if p.name == port.name).config
+        rows = Launch(golden.batch, golden.seq, 0, golden.turns).end
+        found["cache"] = f"{rows * int(config['row_words'])}, {config['step_words']}"
+    return found
 
 
 def _pointer(source: dict[str, Any]) -> str:
     """Declaration of a port's memory."""
+    name, kind, bytes_ = source["name"], source["type"], str(source["bytes"])
     if source["write"]:
-        return f"t2f::word *{source['name']} = test.output({source['bytes']});"
-    head = f"const {source['type']} *{source['name']} = test.{source['method']}<{source['type']}>"
-    return listed(head, [f'"{source["file"]}"', str(source["bytes"])], ";", 2)
+        method = "output" if kind == "t2f::word" else f"output<{kind}>"
+        return f"{kind} *{name} = test.{method}({bytes_});"
+    if source["cache"]:
+        head = f"const t2f::word *{name} = test.cache"
+        return listed(head, [f'"{source["file"]}"', bytes_, source["cache"]], ";", 2)
+    head = f"const {kind} *{name} = test.{source['method']}<{kind}>"
+    return listed(head, [f'"{source["file"]}"', bytes_], ";", 2)
+
+
+def _memory(source: dict[str, Any]) -> str:
+    """Comparison of a buffer that was written."""
+    items = [source["name"], str(source["bytes"]), f'"{source["file"]}"']
+    if source["cache"]:
+        return listed("test.compare_cache", [*items, source["cache"]], ";", 2)
+    return listed("test.compare_memory", items, ";", 2)
 
 
 def _stream(design: Design, name: str) -> str:
@@ -99,13 +122,13 @@ def _parameter_orders(design: Design, stages: list[Stage]) -> list[str]:
     return found
 
 
-def _weight_order(port: Port, design: Design, golden: Golden) -> str:
-    """Which words of its image a weight port sends in the golden run."""
+def _weight_order(port: Port, design: Design, golden: Golden, rows: int) -> str:
+    """Which words of its image a weight port sends for so many rows."""
     config = port.config
     words, steps = int(config["words"]), int(config["steps"])
     if port.template == "read_words":
         return _words([(0, words)], words, steps)
-    rows = 1 if config.get("one_row") else golden.seq
+    rows = 1 if config.get("one_row") else rows
     return _words([(0, words)], words, steps, golden.batch * ceil_div(rows, design.shape.tile))
 
 
@@ -124,7 +147,15 @@ def _dealt(design: Design, stage: DealStage, name: str) -> list[str]:
 
 
 def _word_stream(design: Design, golden: Golden, name: str, fill: bool) -> list[str]:
-    """Puts what passes over a link of memory words into it, or takes it out and compares."""
+    """Puts what passes over a link of memory words into it, or takes it out and compares: turn by turn."""
+    if name in golden.words:
+        return [_check("fill" if fill else "compare", name, golden.words[name])]
+    launch = Launch(golden.batch, golden.seq, 0, golden.turns)
+    return [line for _, rows in launch.rows() for line in _turn_words(design, golden, name, fill, rows)]
+
+
+def _turn_words(design: Design, golden: Golden, name: str, fill: bool, rows: int) -> list[str]:
+    """The constants that pass over a link for so many rows."""
     method = "test.words" if fill else "test.compare_words"
     for kernel in design.kernels:
         if kernel.parameters == name:
@@ -135,9 +166,7 @@ def _word_stream(design: Design, golden: Golden, name: str, fill: bool) -> list[
         if isinstance(stage, DealStage) and name in stage.outputs:
             return [listed(method, [name, *_dealt(design, stage, name)], ";", 2)]
     port = next(p for p in design.ports if name in p.streams)
-    if port.role != "weights":
-        return [_check("fill" if fill else "compare", name, golden.words[name])]
-    items = [name, *_image(design, port.name), _weight_order(port, design, golden)]
+    items = [name, *_image(design, port.name), _weight_order(port, design, golden, rows)]
     return [listed(method, items, ";", 2)]
 
 
@@ -157,19 +186,16 @@ def _compared(design: Design, golden: Golden, name: str) -> list[str]:
 
 def kernel_test(design: Design, kernel: Kernel, golden: Golden) -> dict[str, Any]:
     """The kernel as a whole, as Vitis C simulation runs it."""
-    sources = [_source(kernel, p) for p in kernel_ports(design, kernel)]
+    sources = [_source(design, kernel, p, golden) for p in kernel_ports(design, kernel)]
     lines = [_pointer(s) for s in sources]
     lines += [_stream(design, n) for n in (*kernel.axis_in, *kernel.axis_out)]
     for name in kernel.axis_in:
         lines += _filled(design, golden, name)
-    names = [*(s["name"] for s in sources), *kernel.axis_in, *kernel.axis_out, "batch", "seq"]
+    names = [*(s["name"] for s in sources), *kernel.axis_in, *kernel.axis_out, *scalars(design, kernel)]
     lines.append(listed(kernel.name, names, ";", 2))
     for name in kernel.axis_out:
         lines += _compared(design, golden, name)
-    for s in sources:
-        if s["write"]:
-            items = [s["name"], str(s["bytes"]), f'"{s["file"]}"']
-            lines.append(listed("test.compare_memory", items, ";", 2))
+    lines += [_memory(s) for s in sources if s["write"]]
     for name in (*kernel.axis_in, *kernel.axis_out):
         lines.append(_check("drained", name, name))
     return {"kind": "kernel", "name": kernel.name, "comment": "", "lines": lines}
@@ -194,34 +220,44 @@ def stage_test(design: Design, kernel: Kernel, stage: Stage, golden: Golden) -> 
     """One stage on its own, with the access processes at its word streams."""
     ports = _ports_of(design, kernel, stage)
     by_name = {p.name: p for p in kernel_ports(design, kernel)}
-    sources = [_source(kernel, by_name[p.name]) for p in ports]
+    sources = [_source(design, kernel, by_name[p.name], golden) for p in ports]
+    given, taken = {x for p in ports for x in p.gives}, {x for p in ports for x in p.takes}
     local = {x for p in ports for x in p.streams}
     lines = [_pointer(s) for s in sources]
     params = [stage.params] if stage.params else []
-    streams = dict.fromkeys([*(x for p in ports for x in p.streams), *stage.inputs, *params, *stage.outputs])
+    ends = [x for p in ports for x in (*p.takes, *p.gives)] if design.turns else [*local]
+    streams = dict.fromkeys([*(x for p in ports for x in p.streams), *ends])
+    streams |= dict.fromkeys([*stage.inputs, *params, *stage.outputs])
     lines += [_stream(design, n) for n in streams]
-    for name in stage.inputs:
-        if name not in local:
+    for name in dict.fromkeys([*stage.inputs, *(n for n in streams if n in taken)]):
+        if name not in given and name not in stage.outputs:
             lines += _filled(design, golden, name)
     if stage.params:
-        lines.append(_stage_parameters(design, stage))
-    lines += [port_call(p).statement() for p in ports if p.direction == "read"]
+        lines += [_stage_parameters(design, stage)] * golden.turns
+    lines += [_each_turn(design, port_call(p), p) for p in ports if p.direction == "read"]
     front = stage.front(design)
     for fifo in front.fifos if front is not None else ():
         lines.append(f'hls::stream<{fifo.token}, {fifo.depth}> {fifo.name}("{fifo.name}");')
-    lines += [call.statement() for call in stage_calls(stage, design)]
+    lines += [_each_turn(design, call) for call in stage_calls(stage, design)]
     for access, source in zip(ports, sources, strict=True):
         if source["write"]:
-            lines.append(port_call(access).statement())
-            items = [source["name"], str(source["bytes"]), f'"{source["file"]}"']
-            lines.append(listed("test.compare_memory", items, ";", 2))
-    for name in stage.outputs:
-        if name not in local:
+            lines += [_each_turn(design, port_call(access), access), _memory(source)]
+    outputs = [*stage.outputs, *(p.reports for p in ports if p.reports)]
+    for name in outputs:
+        if name not in taken:
             lines += _compared(design, golden, name)
     for name in streams:
-        if name not in stage.outputs:
+        if name not in outputs:
             lines.append(_check("drained", name, name))
     return {"kind": "stage", "name": stage.name, "comment": comment_text(stage.path), "lines": lines}
+
+
+def _each_turn(design: Design, call: Call, port: Port | None = None) -> str:
+    """A call, or a loop over the turns of the golden launch around it."""
+    if not design.turns or (port is not None and port.role == "ids"):
+        return call.statement()
+    text = turns_of(call, {}, design.turns).body
+    return f"for (int turn = 0; turn < turns; ++turn) {{\n    {text}\n  }}"
 
 
 def testbench_files(design: Design, golden: Golden) -> dict[str, str]:
@@ -236,15 +272,15 @@ def testbench_files(design: Design, golden: Golden) -> dict[str, str]:
             config=config_file(kernel),
             batch=golden.batch,
             seq=golden.seq,
+            turns=golden.turns if design.turns else 0,
             tests=tests,
             order=order,
         )
     files["tb/design_tb.cpp"] = render(
         "design_tb.cpp.j2",
         design=design.name,
-        ports=[_source(k, p) for k, p in all_ports(design)],
-        batch=golden.batch,
-        seq=golden.seq,
+        ports=[_source(design, k, p, golden) for k, p in all_ports(design)],
+        sizes=golden.sizes(design),
         order=len(design.kernels),
     )
     return files

@@ -30,6 +30,7 @@ from torch2fpga.design import (
     tiled,
 )
 from torch2fpga.lower.attention_arrays import ScoresStage, ValuesStage, head_config
+from torch2fpga.lower.cache import cached_rows
 from torch2fpga.lower.linear import matmul_const
 from torch2fpga.lower.registry import Operator, operator, takes
 from torch2fpga.lower.requant import multiplier
@@ -198,7 +199,10 @@ def _lower(b: Any, nodes: Sequence[Node]) -> str:
     causal = node.kwargs["causal"]
     data = [n.meta["data"] for n in nodes]
     nothing: list[dict[str, Any]] = [{} for _ in nodes]
-    array: dict[str, Any] = {"layout": layout, "kv_groups": shared}
+    cached = bool(b.shape.max_keys)
+    if cached:
+        k, v = (cached_rows(b, node, f"{name}_{part}", x, kept) for part, x in (("k", k), ("v", v)))
+    array: dict[str, Any] = {"layout": layout, "kv_groups": shared, "cached": cached}
     b.add(ScoresStage(**b.common(node, f"{name}_qk", (q, k), (scores,)), **array), nothing)
     inputs = (scores,) if mask is None else (scores, mask)
     softmax = SoftmaxStage(
@@ -207,6 +211,7 @@ def _lower(b: Any, nodes: Sequence[Node]) -> str:
         causal=causal,
         masked=mask is not None,
         window=node.kwargs["window"],
+        cached=cached,
     )
     b.add(softmax, data)
     b.add(ValuesStage(**b.common(node, f"{name}_pv", (weights, v), (out,)), **array), nothing)
@@ -229,6 +234,7 @@ class SoftmaxStage(Stage):
     causal: bool = False
     masked: bool = False
     window: int = 0
+    cached: bool = False
 
     template: ClassVar[str] = "softmax_weights"
     header: ClassVar[str] = "attention.hpp"
@@ -237,6 +243,9 @@ class SoftmaxStage(Stage):
     def carried(self) -> tuple[list[Tokens], list[Tokens]]:
         masks = [Tokens("mask")] if self.masked else []
         return [Tokens("scores", "int32", self.layout), *masks], [Tokens("scores", "uint8", self.layout)]
+
+    def runtime_arguments(self) -> list[str]:
+        return [*super().runtime_arguments(), *(["past"] if self.cached else [])]
 
     def config(self, design: Design) -> dict[str, Any]:
         visible = {"causal": self.causal, "masked": self.masked, "window": self.window}
@@ -268,8 +277,14 @@ class SoftmaxStage(Stage):
         return struct.pack(f"<16i{len(heads)}i", data["shift"], *([0] * 15), *heads)
 
     def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
+        return self._cycles(design, batch, seq, 0, depth)
+
+    def turn_cycles(self, design: Design, seq: int, past: int, depth: Depths) -> int:
+        return self._cycles(design, 1, seq, past, depth)
+
+    def _cycles(self, design: Design, batch: int, seq: int, past: int, depth: Depths) -> int:
         s, heads = design.shape, self.layout.groups
-        keys = ceil_div(seq, s.lanes)
+        keys = ceil_div(past + seq, s.lanes)
         mask = pipelined(batch * keys, depth("MASK")) if self.masked else 0
         load = pipelined(1 + ceil_div(heads, 16), depth("LOAD"))
         rows = tiled(seq, s.tile, (heads + 1) * keys, depth("ROWS"))
@@ -277,7 +292,7 @@ class SoftmaxStage(Stage):
 
     def cost(self, design: Design) -> Estimate:
         s = design.shape
-        keys = ceil_div(s.max_seq, s.lanes)
+        keys = ceil_div(s.keys, s.lanes)
         control = costs.launch_size(1) + costs.launch_size(self.layout.groups + 1)
         return control + Estimate(
             dsp=2 * s.lanes,

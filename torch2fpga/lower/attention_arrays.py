@@ -8,7 +8,7 @@ before is multiplied. The operator itself and the softmax between them are in ``
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -44,7 +44,7 @@ def head_config(layout: Layout, design: Design) -> dict[str, Any]:
     return {
         "heads": layout.groups,
         "head_blocks": layout.group_blocks(lanes),
-        "key_blocks": ceil_div(design.shape.max_seq, lanes),
+        "key_blocks": ceil_div(design.shape.keys, lanes),
     }
 
 
@@ -57,11 +57,13 @@ class KeyedArray(Stage):
         columns: keys a cycle, a divisor of 16; in tokens of 8 keys at most 8. Each meets 16 (8) channels for
             every row of the tile.
         kv_groups: consecutive heads of queries that share a head of keys and values, which is kept once.
+        cached: rows of earlier launches come first.
     """
 
     layout: Layout = SCALAR
     columns: int = 16
     kv_groups: int = 1
+    cached: bool = False
 
     header: ClassVar[str] = "attention.hpp"
     hold: ClassVar[str] = "tile"
@@ -93,7 +95,7 @@ class KeyedArray(Stage):
     def bank_depth(self, design: Design) -> int:
         """Tokens that a bank holds at the longest sequence."""
         s = design.shape
-        return self.kept_layout.blocks(s.lanes) * ceil_div(s.max_seq, s.lanes) * self._parts(design)
+        return self.kept_layout.blocks(s.lanes) * ceil_div(s.keys, s.lanes) * self._parts(design)
 
     def storage(self, design: Design) -> str:
         """What the banks are made of: ``lutram``, ``bram`` or ``uram``."""
@@ -102,24 +104,47 @@ class KeyedArray(Stage):
 
     def config(self, design: Design) -> dict[str, Any]:
         kept = {"columns": self.banks(design), "kept_in": f"t2f::in_{self.storage(design)}"}
-        return {**head_config(self.layout, design), **kept, "kv_groups": self.kv_groups}
+        return {
+            **head_config(self.layout, design),
+            **kept,
+            "kv_groups": self.kv_groups,
+            "cached": self.cached,
+        }
+
+    def runtime_arguments(self) -> list[str]:
+        return [*super().runtime_arguments(), *(["past"] if self.cached else [])]
+
+    def kept_rows(self) -> Tokens:
+        """Keys or values as they come in."""
+        return replace(self.rows("int8", self.kept_layout), kept=self.cached)
 
     def _kept(self, design: Design) -> Estimate:
         """The banks."""
         memory = {"lutram": costs.lutram, "bram": costs.bram, "uram": costs.uram}[self.storage(design)]
         return costs.times(self.banks(design), memory(self.bank_depth(design), design.shape.lanes * 8))
 
-    def _cycles(self, design: Design, batch: int, seq: int, depths: tuple[int, int], scores: bool) -> int:
+    #: its main loop
+    label: ClassVar[str] = ""
+
+    def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
         """Loops KEEP and SCORES or MEAN, each entered once a sequence."""
-        s, heads = design.shape, self.layout.groups
-        blocks, keys, parts = self.layout.group_blocks(s.lanes), ceil_div(seq, s.lanes), self._parts(design)
+        return self._cycles(design, batch, seq, 0, depth)
+
+    def turn_cycles(self, design: Design, seq: int, past: int, depth: Depths) -> int:
+        return self._cycles(design, 1, seq, past, depth)
+
+    def _cycles(self, design: Design, batch: int, seq: int, past: int, depth: Depths) -> int:
+        s, heads, scores = design.shape, self.layout.groups, self.label == "SCORES"
+        blocks, parts = self.layout.group_blocks(s.lanes), self._parts(design)
+        keys = ceil_div(past + seq, s.lanes)
         iterations = 0
         for count, n in _tiles(seq, s.tile):
             group = max((blocks if scores else keys) * parts, n)
             taking, working = (blocks if scores else keys) * n, (keys if scores else blocks) * group
             iterations += count * (taking + (heads - 1) * max(taking, working) + working + n)
-        keep = pipelined(heads // self.kv_groups * blocks * seq, depths[0])
-        return self.steps * batch * (keep + pipelined(iterations, depths[1]))
+        rows = heads // self.kv_groups * blocks
+        keep = pipelined(rows * seq, depth("KEEP")) + (pipelined(rows * past, depth("PAST")) if past else 0)
+        return self.steps * batch * (keep + pipelined(iterations, depth(self.label)))
 
 
 def _tiles(seq: int, tile: int) -> list[tuple[int, int]]:
@@ -139,19 +164,16 @@ class ScoresStage(KeyedArray):
     """
 
     template: ClassVar[str] = "attention_scores"
+    label: ClassVar[str] = "SCORES"
 
     def carried(self) -> tuple[list[Tokens], list[Tokens]]:
-        queries, keys = self.rows("int8", self.layout), self.rows("int8", self.kept_layout)
-        return [queries, keys], [Tokens("scores", "int32", self.layout)]
+        return [self.rows("int8", self.layout), self.kept_rows()], [Tokens("scores", "int32", self.layout)]
 
     def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
         assert inputs[0] is not None and inputs[1] is not None
         q, k = split_heads(inputs[0], self.layout), self.shared(split_heads(inputs[1], self.kept_layout))
         # Head sizes are below 1,024, so float32 products of int8 values are exact.
         return [(q.float() @ k.float().transpose(-1, -2)).to(torch.int32)]
-
-    def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
-        return self._cycles(design, batch, seq, (depth("KEEP"), depth("SCORES")), scores=True)
 
     def cost(self, design: Design) -> Estimate:
         s, columns = design.shape, self.banks(design)
@@ -180,14 +202,15 @@ class ValuesStage(KeyedArray):
     """
 
     template: ClassVar[str] = "attention_values"
+    label: ClassVar[str] = "MEAN"
 
     def result_bits(self) -> int:
         """A weighted mean of int8 with 12 fraction bits; its reciprocal is good to 2^-15."""
         return 21
 
     def carried(self) -> tuple[list[Tokens], list[Tokens]]:
-        values = self.rows("int8", self.kept_layout)
-        return [Tokens("scores", "uint8", self.layout), values], [self.rows("int32", self.layout)]
+        weights = Tokens("scores", "uint8", self.layout)
+        return [weights, self.kept_rows()], [self.rows("int32", self.layout)]
 
     def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
         assert inputs[0] is not None and inputs[1] is not None
@@ -204,17 +227,14 @@ class ValuesStage(KeyedArray):
         y = round_shift(product, (exponent + 5)[..., None])
         return [merge_heads(y.to(torch.int32))]
 
-    def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
-        return self._cycles(design, batch, seq, (depth("KEEP"), depth("MEAN")), scores=False)
-
     def cost(self, design: Design) -> Estimate:
         s, columns = design.shape, self.banks(design)
         parts = self._parts(design)
-        p = costs.lutram(2 * ceil_div(s.max_seq, s.lanes), s.lanes * 8) + costs.select(columns * 8, parts)
+        p = costs.lutram(2 * ceil_div(s.keys, s.lanes), s.lanes * 8) + costs.select(columns * 8, parts)
         row_sum = costs.adder_tree(columns, 8) + costs.add(32) + costs.register(32)
         rows = costs.registers(s.tile, (s.lanes + 1) * 32) + costs.register(s.tile * s.lanes * 32)
         # One slice a lane as long as the sum fits its wide operand (``t2f::times_mantissa``).
-        wide = ceil_div(s.max_seq, s.lanes) * s.lanes > SLICE_KEYS
+        wide = ceil_div(s.keys, s.lanes) * s.lanes > SLICE_KEYS
         product = costs.multiply(32, 33, 64) if wide else Estimate(dsp=1) + costs.add(49)
         quotient = costs.times(s.lanes, product + costs.round_shift(64))
         return costs.total(

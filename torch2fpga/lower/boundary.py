@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch2fpga.design import Port
+from torch2fpga.errors import CompileError
 from torch2fpga.lower.attention import attention
 from torch2fpga.lower.plumbing import PackStage, UnpackStage, word_config
+from torch2fpga.lower.turns import leave_tokens
 from torch2fpga.passes.fold_constants import attribute
 from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.quantise import Format, demands, wide_element
@@ -59,6 +62,8 @@ def outputs(b: Builder, node: Node) -> None:
     views = b.module.meta["output_views"]
     results = node.args[0]
     assert isinstance(results, list | tuple)
+    if b.turns:
+        return token_output(b, results)
     for i, (result, view) in enumerate(zip(results, views, strict=True)):
         fmt: Format = result.meta["formats"]["wide"]
         source = b.values[result, "wide"]
@@ -78,3 +83,17 @@ def outputs(b: Builder, node: Node) -> None:
             {"stream": source, "scale": fmt.scale, "element": element, "layout": layout,
              "one_row": one, "view": view, "port": port.name}
         )  # fmt: skip
+
+
+def token_output(b: Builder, results: Sequence[Node]) -> None:
+    """What a model that generates gives out: the token that its logits choose.
+
+    Raises:
+        CompileError: if the model gives something else than logits of one scale.
+    """
+    (result,) = results
+    fmt: Format = result.meta["formats"]["wide"]
+    scale = fmt.scale.reshape(-1)
+    if not bool((scale == scale[0]).all()):
+        raise CompileError("the logits have a scale for each channel: they cannot be compared on the device")
+    leave_tokens(b, b.values[result, "wide"], float(scale[0]))

@@ -31,6 +31,7 @@ from torch2fpga.lower.quantize_rows import QuantizeRowsStage
 from torch2fpga.lower.registry import operator_of
 from torch2fpga.lower.regroup import regrouped
 from torch2fpga.lower.requant import RequantStage, multiplier
+from torch2fpga.lower.turns import deal_beginnings, enter_tokens
 from torch2fpga.passes.fold_constants import attribute
 from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.quantise import Format, demands, wide_element
@@ -62,7 +63,13 @@ class Lowered:
 
 @dataclass
 class Builder:
-    """Collects stages; operators' ``lower`` functions call it (as ``b``)."""
+    """Collects stages; operators' ``lower`` functions call it (as ``b``).
+
+    Attributes:
+        turns: most tokens that a launch generates (0: none).
+        go, back: streams of the loop over tokens: a turn begins, and its token goes round.
+        beginnings, reports: what awaits the one, and what a turn's end waits for.
+    """
 
     module: fx.GraphModule
     shape: Shape
@@ -75,8 +82,13 @@ class Builder:
     inputs: list[dict[str, Any]] = field(default_factory=list)
     outputs: list[dict[str, Any]] = field(default_factory=list)
     native: dict[str, tuple[str, tuple[Node, ...]]] = field(default_factory=dict)
+    turns: int = 0
 
     def __post_init__(self) -> None:
+        self.go: str | None = None
+        self.back: str | None = None
+        self.beginnings: list[str] = []
+        self.reports: list[str] = []
         self.group = "before"
         self.values: dict[tuple[Node, str], str] = {}
         self.exponents: dict[str, str] = {}
@@ -208,7 +220,8 @@ class Builder:
         config: dict[str, Any] = {"row_words": words}
         if ids is not None:
             config["ids"] = ids
-        template = "gather_rows" if ids is not None else "read_positions"
+        positions = "read_positions_from" if self.turns else "read_positions"
+        template = "gather_rows" if ids is not None else positions
         self.ports.append(
             Port(
                 self.unique(f"{name}_in"),
@@ -232,7 +245,17 @@ class Builder:
                 self.unique(f"{stream}_in"), "", "read", "ids", str(node.target), words, "read_ids", (stream,)
             )
         )
-        return stream
+        return enter_tokens(self, stream) if self.turns else stream
+
+    def begins(self) -> str:
+        """A stream with a token each turn, for a process that awaits its beginning."""
+        self.beginnings.append(self.stream("turn_begins", "ids", one_row=True))
+        return self.beginnings[-1]
+
+    def written(self, name: str) -> str:
+        """A stream with a token each turn from a process that has written all of it."""
+        self.reports.append(self.stream(f"{name}_written", "ids", one_row=True))
+        return self.reports[-1]
 
     def input_name(self, node: Node) -> str:
         """Identifier for a model input (or for a value by its node's name)."""
@@ -257,7 +280,9 @@ class Builder:
 
     def snapshot(self) -> Design:
         """The design so far (for sizes)."""
-        return Design(self.name_of_design, self.shape, tuple(self.stages), dict(self.streams))
+        return Design(
+            self.name_of_design, self.shape, tuple(self.stages), dict(self.streams), turns=self.turns
+        )
 
     # -- the walk -------------------------------------------------------------------------
 
@@ -285,6 +310,8 @@ class Builder:
         self.group = "after" if self.loop is not None else "before"
         outputs(self, nodes[-1])
         insert_forks(self)
+        if self.turns:
+            deal_beginnings(self)
         design = replace(self.snapshot(), ports=tuple(self.ports), steps=self.loop.steps if self.loop else 1)
         return Lowered(design, self.data, self.inputs, self.outputs, self.native, self.exponents)
 

@@ -98,9 +98,15 @@ class ForkStage(FlowStage):
 
 @dataclass(frozen=True)
 class RelayStage(FlowStage):
-    """The near end of a stream between two kernels. ``uses``: times its rows pass per launch."""
+    """The near end of a stream between two kernels.
+
+    Attributes:
+        uses: times its rows pass per launch.
+        cached: what passes is more where a cache has earlier rows (their keys, or the rows themselves).
+    """
 
     uses: int = 1
+    cached: bool = False
 
     template: ClassVar[str] = "relay"
     label: ClassVar[str] = "RELAY"
@@ -112,22 +118,31 @@ class RelayStage(FlowStage):
     def config(self, design: Design) -> dict[str, Any]:
         kind, scores = self.like.kind, self.like.kind == "scores"
         s, rows = design.shape, 1 if self.one_row else design.shape.max_seq
-        return {
+        found = {
             **super().config(design),
             "blocks": self.like.layout.groups if scores else self.like.tokens_per_row(s),
             "uses": self.uses,
             "per_row": kind != "mask",
             "per_keys": kind in ("mask", "scores"),
-            "max_tokens": self.tokens(design, s.max_batch, rows),
+            "max_tokens": self.tokens(design, s.max_batch, rows, s.keys - rows if self.cached else 0),
         }
+        return {**found, "kept": self.like.kept} if self.cached else found
 
-    def tokens(self, design: Design, batch: int, seq: int) -> int:
+    def runtime_arguments(self) -> list[str]:
+        return [*super().runtime_arguments(), *(["past"] if self.cached else [])]
+
+    def tokens(self, design: Design, batch: int, seq: int, past: int = 0) -> int:
         """Tokens of a launch of ``batch`` sequences of ``seq`` rows."""
         lanes, kind = design.shape.lanes, self.like.kind
-        keys = ceil_div(seq, lanes)
+        keys = ceil_div(past + seq, lanes)
         each = {"mask": keys, "scores": seq * keys * self.like.layout.groups}
-        per_sequence = each.get(kind, seq * self.like.tokens_per_row(design.shape))
+        rows = past + seq if self.like.kept else seq
+        per_sequence = each.get(kind, rows * self.like.tokens_per_row(design.shape))
         return self.uses * batch * per_sequence
+
+    def turn_cycles(self, design: Design, seq: int, past: int, depth: Depths) -> int:
+        rows = 1 if self.one_row else seq
+        return pipelined(self.tokens(design, 1, rows, past if self.cached else 0), depth(self.label))
 
     def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
         return pipelined(self.tokens(design, batch, 1 if self.one_row else seq), depth(self.label))

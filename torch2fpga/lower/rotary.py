@@ -163,7 +163,9 @@ def _lower(b: Any, nodes: Sequence[Node]) -> str:
     out = b.raw(f"{name}_turned", layout, node)
     params = b.words(f"{name}_params")
     b.add(
-        RotaryStage(**b.common(node, name, (x,), (out,), params), layout=layout),
+        RotaryStage(
+            **b.common(node, name, (x,), (out,), params), layout=layout, cached=bool(b.shape.max_keys)
+        ),
         [n.meta["data"] for n in nodes],
     )
     return out
@@ -176,10 +178,13 @@ operator(Operator("rotary", rotary, ("rotary",), "raw", _quantise, _lower))
 class RotaryStage(Stage):
     """(a cos - b sin, b cos + a sin) of neighbouring channels a and b, with 10 fraction bits.
 
+    Where a cache keeps earlier rows (``cached``) positions are counted from the first of them.
+
     Cycles of a step: LOAD of group_blocks, ROTATE of batch * seq * blocks.
     """
 
     layout: Layout = SCALAR
+    cached: bool = False
 
     template: ClassVar[str] = "rotary"
     header: ClassVar[str] = "rotary.hpp"
@@ -190,6 +195,9 @@ class RotaryStage(Stage):
     def result_bits(self) -> int:
         """An int16 value turned by up to an eighth grows by sqrt(2), and has 10 fraction bits more."""
         return 16 + TURNED_BITS + 1
+
+    def runtime_arguments(self) -> list[str]:
+        return [*super().runtime_arguments(), *(["past"] if self.cached else [])]
 
     def config(self, design: Design) -> dict[str, Any]:
         lanes = design.shape.lanes

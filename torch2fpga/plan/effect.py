@@ -63,11 +63,11 @@ def simple_plan(design: Design, wanted: Plan) -> Plan:
         elif isinstance(stage, ScoresStage | ValuesStage):
             arrays[stage.name] = Array(1, min(stage.columns, lanes))
     slr = {s.name: 0 for s in design.stages}
-    if design.steps > 1 or any(s.group == "loop" for s in design.stages):
+    if design.turns or design.steps > 1 or any(s.group == "loop" for s in design.stages):
         for count in (3, 2):
             slr = contiguous(design, count)
             if len(set(slr.values())) > 1:
                 break
         else:
-            raise CompileError("the layer loop cannot be cut into two kernels")
+            raise CompileError("the loop over layers or tokens cannot be cut into two kernels")
     return replace(wanted, tile=design.shape.tile, arrays=arrays, slr=slr)

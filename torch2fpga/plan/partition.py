@@ -17,6 +17,7 @@ from torch2fpga.boards import U280, Board
 from torch2fpga.design import Design, Kernel, Port, Stage, Stream
 from torch2fpga.errors import DesignError
 from torch2fpga.lower.plumbing import LoopEnterStage, LoopExitStage, RelayStage
+from torch2fpga.lower.turns import TokenEnterStage
 
 #: least FIFO of an AXI stream between kernels; what must wait waits behind the relay
 LINK_DEPTH = 16
@@ -109,11 +110,12 @@ def assignment_problems(design: Design, place: Mapping[str, int], board: Board) 
         return problems
     writer = {o: s for s in design.stages for o in s.outputs}
     for stage in design.stages:
-        if isinstance(stage, LoopEnterStage):
+        if isinstance(stage, LoopEnterStage | TokenEnterStage):
             exit_stage = writer[stage.inputs[1]]
+            loop = "layer loop" if isinstance(stage, LoopEnterStage) else "loop over tokens"
             if place[exit_stage.name] == place[stage.name]:
                 problems.append(
-                    f"the layer loop returns from {exit_stage.name} to {stage.name} inside "
+                    f"the {loop} returns from {exit_stage.name} to {stage.name} inside "
                     f"SLR{place[stage.name]}: the two ends must lie in different SLRs, because a "
                     "dataflow region may not hold a cycle"
                 )
@@ -181,7 +183,7 @@ class _Partition:
         readers = {i: s.name for s in self.design.stages for i in s.inputs}
         writers = {o: s.name for s in self.design.stages for o in s.outputs}
         for port in self.design.ports:
-            for name in port.streams:
+            for name in (*port.gives, *port.takes):
                 reader, writer = readers.get(name), writers.get(name)
                 if reader is not None and self.place[reader] != memory:
                     self._link(name, memory, self.place[reader])
@@ -203,13 +205,13 @@ class _Partition:
         here = self.place[stage.name]
         if source is None or self.place[source.name] == here:
             return name
-        if self.streams[name].kind == "words":  # a relay would hold nothing back that is worth it
+        if self.streams[name].kind in ("words", "ids"):  # a relay would hold nothing back that is worth it
             self._link(name, self.place[source.name], here)
             return name
         inner = replace(self.streams[name], name=f"{name}_near")
         self.streams[inner.name] = inner
         self._link(name, self.place[source.name], here)
-        relay = _relay(source, name, inner)
+        relay = _relay(source, name, inner, bool(self.design.turns))
         self.place[relay.name] = here
         self.stages.append(relay)
         return inner.name
@@ -220,7 +222,7 @@ def kernel_name(design: Design, slr: int) -> str:
     return f"{design.name}_{slr}"
 
 
-def _relay(source: Stage, name: str, inner: Stream) -> RelayStage:
+def _relay(source: Stage, name: str, inner: Stream, cached: bool) -> RelayStage:
     uses, steps = source.steps, source.steps
     group = source.group
     if isinstance(source, LoopExitStage):
@@ -237,4 +239,5 @@ def _relay(source: Stage, name: str, inner: Stream) -> RelayStage:
         one_row=inner.one_row,
         like=inner,
         uses=uses,
+        cached=inner.kept or (cached and inner.kind == "scores"),
     )

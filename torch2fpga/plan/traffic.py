@@ -11,8 +11,13 @@ from torch2fpga.emit.kernel import parameter_word_count
 WORD, ID = 64, 4
 
 
-def bytes_moved(design: Design, batch: int, seq: int) -> dict[tuple[str, str], int]:
+def bytes_moved(
+    design: Design, batch: int, seq: int, past: int = 0, turns: int = 1
+) -> dict[tuple[str, str], int]:
     """(kernel, argument) -> bytes in a launch of ``batch`` sequences of ``seq`` rows.
+
+    Where tokens are generated each of the ``turns`` moves all that it needs; the first one works on ``seq``
+    rows behind the ``past`` in the cache, the others on one.
 
     Weights that stay on chip are read once a launch, streamed ones again for every tile of rows;
     parameters once a launch; a row of an embedding table for every id, or every position of every
@@ -21,19 +26,28 @@ def bytes_moved(design: Design, batch: int, seq: int) -> dict[tuple[str, str], i
     Raises:
         KeyError: for a port whose access process is unknown.
     """
-    found = {(port.kernel, port.name): _port_bytes(design, port, batch, seq) for port in design.ports}
+    rows = [(past, seq), *((past + seq + i, 1) for i in range(turns - 1))]
+    found = {
+        (port.kernel, port.name): sum(_port_bytes(design, port, batch, n, before) for before, n in rows)
+        if port.role != "ids"
+        else batch * seq * ID
+        for port in design.ports
+    }
     for kernel in design.kernels:
         words = parameter_word_count(design, kernel)
         if words:
-            found[kernel.name, "parameters"] = words * WORD
+            found[kernel.name, "parameters"] = words * WORD * turns
     return found
 
 
-def _port_bytes(design: Design, port: Port, batch: int, seq: int) -> int:
+def _port_bytes(design: Design, port: Port, batch: int, seq: int, past: int) -> int:
     config, rows = port.config, 1 if port.config.get("one_row") else seq
-    if port.template == "read_ids":
-        return batch * seq * ID
-    if port.template in ("gather_rows", "read_positions"):
+    if port.template == "write_tokens":
+        return ID
+    if port.template in ("read_cache", "write_cache"):
+        cached = past if port.template == "read_cache" else seq
+        return int(config["steps"] * config["row_words"]) * cached * WORD
+    if port.template in ("gather_rows", "read_positions", "read_positions_from"):
         return batch * seq * int(config["row_words"]) * WORD
     if port.template == "read_words":
         return int(config["steps"] * config["words"]) * WORD

@@ -62,11 +62,24 @@ class OutputItem:
 
 
 @dataclass(frozen=True)
+class TokenItem:
+    """The token that a model which generates gives out: the stream of its logits, and their unit."""
+
+    stream: str
+    scale: float
+
+
+@dataclass(frozen=True)
 class Interface:
-    """All inputs and outputs of a compiled model, in the order of the user's call."""
+    """All inputs and outputs of a compiled model, in the order of the user's call.
+
+    Attributes:
+        token: in the place of outputs, where tokens are generated.
+    """
 
     inputs: tuple[InputSpec, ...]
     outputs: tuple[OutputItem, ...]
+    token: TokenItem | None = None
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any], design: Design) -> dict[str, Tensor]:
         """Name -> canonical tensor of a call, checked.

@@ -21,9 +21,11 @@ from torch2fpga.emit.kernel import (
     design_header,
     functional_source,
     kernel_source,
+    port_bytes,
 )
 from torch2fpga.errors import SimulationError
 from torch2fpga.simulate.build import FLAGS, build_library
+from torch2fpga.simulate.launch import Launch
 
 Bytes = NDArray[np.uint8]
 
@@ -66,7 +68,7 @@ class FunctionalRun:
         self._library = ctypes.CDLL(str(self.path))
         self._library.t2f_run.restype = ctypes.c_void_p
         self._library.t2f_run.argtypes = [
-            ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int] * 3, ctypes.c_char_p
+            ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p
         ]  # fmt: skip
         self._library.t2f_report.restype = ctypes.c_char_p
         self._library.t2f_report.argtypes = [ctypes.c_void_p]
@@ -77,24 +79,34 @@ class FunctionalRun:
         self._library.t2f_free.argtypes = [ctypes.c_void_p]
 
     def run(
-        self, buffers: Mapping[str, Bytes], batch: int, seq: int, taps: Sequence[str] = ()
+        self,
+        buffers: Mapping[str, Bytes],
+        batch: int,
+        seq: int,
+        taps: Sequence[str] = (),
+        past: int = 0,
+        turns: int = 1,
     ) -> FunctionalResult:
         """Run once.
 
         Args:
-            buffers: port name -> bytes for every read port (parameter ports: kernel_parameters).
+            buffers: port name -> bytes for every read port (parameter ports: kernel_parameters), and for
+                both ports of a cache, which the run leaves changed.
+            past, turns: where tokens are generated, see ``Launch``.
             taps: streams whose tokens are recorded.
         Raises:
             SimulationError: deadlock or an exception in a process, with the runtime's report.
         """
-        result = self._run(buffers, batch, seq, taps, "")
+        result = self._run(buffers, Launch(batch, seq, past, turns), taps, "")
         if result.message:
             raise SimulationError(result.message)
         return result
 
     def _run(
-        self, buffers: Mapping[str, Bytes], batch: int, seq: int, taps: Sequence[str], settings: str
+        self, buffers: Mapping[str, Bytes], launch: Launch, taps: Sequence[str], settings: str
     ) -> FunctionalResult:
+        numbers = launch.numbers(self.design)
+        sizes = (ctypes.c_int * len(numbers))(*numbers)
         ports = all_ports(self.design)
         results: dict[str, Bytes] = {}
         held: list[Bytes] = []
@@ -102,13 +114,14 @@ class FunctionalRun:
         outputs = (ctypes.c_void_p * len(ports))()
         for i, (kernel, port) in enumerate(ports):
             if port.write:
-                results[port.name] = aligned(np.zeros(port.words * 64, dtype=np.uint8))
+                size = port_bytes(port)
+                results[port.name] = buffers.get(port.name, aligned(np.zeros(size, dtype=np.uint8)))
                 outputs[i] = results[port.name].ctypes.data
                 continue
             key = f"{kernel.name}_{port.name}" if port.role == "params" else port.name
             held.append(aligned(buffers[key]))
             pointers[i] = held[-1].ctypes.data
-        handle = self._library.t2f_run(pointers, outputs, batch, seq, int(bool(taps)), settings.encode())
+        handle = self._library.t2f_run(pointers, outputs, sizes, int(bool(taps)), settings.encode())
         try:
             message = self._library.t2f_status(handle).decode()
             report = self._library.t2f_report(handle).decode()

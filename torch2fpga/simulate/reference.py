@@ -10,7 +10,10 @@ from torch import Tensor
 
 from torch2fpga.design import Design, Stage
 from torch2fpga.lower.embedding import EmbedStage
-from torch2fpga.lower.plumbing import LoopEnterStage, LoopExitStage, RelayStage, UnpackStage
+from torch2fpga.lower.plumbing import ForkStage, LoopEnterStage, LoopExitStage, RelayStage, UnpackStage
+from torch2fpga.lower.rows import SelectRowStage
+from torch2fpga.lower.sample import SampleStage
+from torch2fpga.lower.turns import TokenEnterStage, TokenExitStage
 
 #: stream -> its value at every use, in order
 Trace = dict[str, list[Tensor]]
@@ -22,11 +25,16 @@ class Reference:
     Args:
         design: verified design.
         data: stage name -> constants of each step.
+        every_row: go on with all rows where the design selects one of them: what a design that generates
+            tokens computes in turn after turn, at once.
     """
 
-    def __init__(self, design: Design, data: Mapping[str, list[Mapping[str, Any]]]) -> None:
+    def __init__(
+        self, design: Design, data: Mapping[str, list[Mapping[str, Any]]], every_row: bool = False
+    ) -> None:
         self.design = design
         self.data = data
+        self.every_row = every_row
 
     def run(
         self, inputs: Mapping[str, Tensor], like: Tensor, keep: bool = False
@@ -56,6 +64,8 @@ class Reference:
         values: dict[str, Tensor],
         trace: Trace | None,
     ) -> None:
+        if _moves_ids(stage):  # the sequence is given
+            return
         data = self.data.get(stage.name)
         constants: Mapping[str, Any] = data[min(step, len(data) - 1)] if data else {}
         sources: list[Tensor | None]
@@ -69,7 +79,11 @@ class Reference:
             return  # the feedback of step 0
         else:
             sources = [values.get(i) for i in stage.inputs]
-        results = stage.reference(constants, sources)
+        if self.every_row and isinstance(stage, SelectRowStage):
+            assert sources[0] is not None
+            results = [sources[0]]
+        else:
+            results = stage.reference(constants, sources)
         last = step + 1 == stage.steps
         for slot, (name, result) in enumerate(zip(stage.outputs, results, strict=True)):
             if isinstance(stage, LoopExitStage) and not stage.carries(slot, last):
@@ -77,3 +91,9 @@ class Reference:
             values[name] = result
             if trace is not None:
                 trace.setdefault(name, []).append(result)
+
+
+def _moves_ids(stage: Stage) -> bool:
+    """Is it a part of the loop over tokens?"""
+    ends = isinstance(stage, TokenEnterStage | TokenExitStage | SampleStage)
+    return ends or (isinstance(stage, ForkStage) and stage.like.kind == "ids")

@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 
 from torch2fpga.boards import Board
 from torch2fpga.design import Design
-from torch2fpga.emit.kernel import READ_OPTIONS, all_ports
-from torch2fpga.emit.link import port_bytes
+from torch2fpga.emit.kernel import READ_OPTIONS, all_ports, port_bytes
 from torch2fpga.errors import InputError
 from torch2fpga.plan.wires import link_ends
 from torch2fpga.simulate.functional import Bytes, FunctionalRun
+from torch2fpga.simulate.launch import Launch
 
 #: fraction bits of the memory model's times (``port_fraction`` in t2f_memory_port.hpp)
 FRACTION = 1024
@@ -148,7 +148,7 @@ def port_settings(design: Design, board: Board, clock_mhz: float) -> tuple[PortS
     options = dict(part.split("=") for part in READ_OPTIONS.split())
     found = []
     for i, (kernel, port) in enumerate(all_ports(design)):
-        width = 4 if port.role == "ids" else 64
+        width = 4 if port.role in ("ids", "tokens") else 64
         found.append(
             PortSetting(
                 f"{kernel.name}/{port.name}",
@@ -195,12 +195,11 @@ class TimedRun(FunctionalRun):
     def time(
         self,
         buffers: Mapping[str, Bytes],
-        batch: int,
-        seq: int,
+        launch: Launch,
         settings: Settings,
         taps: Sequence[str] = (),
     ) -> TimedResult:
         """Run once. A deadlock or an exceeded limit is in the result's message, not raised."""
-        done = self._run(buffers, batch, seq, taps, settings.text(self.design))
+        done = self._run(buffers, launch, taps, settings.text(self.design))
         report = json.loads(done.report) if done.report else {}
         return TimedResult(done.buffers, done.taps, done.message, report)

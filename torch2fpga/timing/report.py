@@ -10,6 +10,7 @@ from typing import Any
 from torch2fpga.boards import Board
 from torch2fpga.design import Design
 from torch2fpga.emit.link import channels
+from torch2fpga.simulate.launch import Launch
 from torch2fpga.simulate.timed import local_name
 from torch2fpga.timing.deadlock import blocked, completed
 
@@ -175,6 +176,7 @@ class TimeReport:
         interval: cycles from one result to the next when launches follow each other (None if not asked for).
         clock_mhz: planned kernel clock.
         batch, seq: size of the run.
+        past, turns: rows in the cache before it, and tokens that it generates (0 where it generates none).
         bucket: cycles of one entry of the stages' timelines.
         deadlock: the waits, or None.
         output: the model's output, as a call gives it (None after a deadlock).
@@ -191,6 +193,8 @@ class TimeReport:
     half_depth: int | None = None
     double_depth: int | None = None
     interval: int | None = None
+    past: int = 0
+    turns: int = 0
     deadlock: Deadlock | None = None
     output: Any = field(default=None, compare=False, repr=False)
 
@@ -198,6 +202,11 @@ class TimeReport:
     def seconds(self) -> float:
         """Time of one launch at the planned clock."""
         return self.cycles / (self.clock_mhz * 1e6)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens that the launch generates over its time (0 where it generates none)."""
+        return self.turns / self.seconds if self.cycles else 0.0
 
     def stage(self, name: str) -> StageTime:
         """The stage of that name."""
@@ -236,11 +245,11 @@ def build_report(
     design: Design,
     board: Board,
     clock_mhz: float,
-    size: tuple[int, int],
+    launch: Launch,
     labels: Labels,
     message: str,
 ) -> TimeReport:
-    """A report from the simulation's JSON of a run of ``size`` (batch, tokens)."""
+    """A report from the simulation's JSON of a run."""
     cycles = int(raw["cycles"])
     paths = {s.name: s.path for s in design.stages}
     widths = {n: s.token_bytes(design.shape.lanes) for n, s in design.streams.items()}
@@ -258,11 +267,14 @@ def build_report(
     return TimeReport(
         cycles,
         clock_mhz,
-        *size,
+        launch.batch,
+        launch.seq,
         int(raw["bucket"]),
         tuple(_stage(p, cycles, paths, labels) for p in leaves),
         tuple(_stream(s, widths) for s in raw["streams"] if local_name(s["key"]) in widths),
         tuple(_port(p, places, board, clock_mhz) for p in raw["ports"]),
+        past=launch.past,
+        turns=launch.turns if design.turns else 0,
         deadlock=_deadlock(deadlock, message) if deadlock is not None else None,
     )
 

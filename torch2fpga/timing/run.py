@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from torch2fpga.errors import SimulationError
+from torch2fpga.simulate.functional import Bytes
+from torch2fpga.simulate.launch import Launch
 from torch2fpga.simulate.timed import Settings, TimedResult, check_fifos, link_latencies, port_settings
 from torch2fpga.timing.depths import depth_settings, pipelined_loops, site
 from torch2fpga.timing.report import TimeReport, build_report
@@ -42,8 +45,19 @@ def run_timed(model: CompiledModel, inputs: Mapping[str, Tensor], settings: Sett
     Raises:
         SimulationError: if it fails for another reason than a deadlock.
     """
+    return _run(model, model.buffers(inputs), launch_of(inputs), settings)
+
+
+def launch_of(inputs: Mapping[str, Tensor]) -> Launch:
+    """The launch of a call with these inputs."""
     batch, seq = next(iter(inputs.values())).shape[:2]
-    result = model.timed.time(model.buffers(inputs), int(batch), int(seq), settings)
+    return Launch(int(batch), int(seq))
+
+
+def _run(
+    model: CompiledModel, buffers: Mapping[str, Bytes], launch: Launch, settings: Settings
+) -> TimedResult:
+    result = model.timed.time(buffers, launch, settings)
     if result.message and not result.report.get("deadlock"):
         raise SimulationError(result.message)
     return result
@@ -60,9 +74,38 @@ def cycles_of(result: TimedResult) -> int:
     return int(result.report["cycles"])
 
 
-def time_model(
+def time_model(model: CompiledModel, inputs: Mapping[str, Tensor], **options: Any) -> TimeReport:
+    """See ``CompiledModel.time``."""
+
+    def finish(result: TimedResult) -> Any:
+        return model.finish(result.buffers, inputs)
+
+    return time_launch(model, model.buffers(inputs), launch_of(inputs), finish, **options)
+
+
+def time_generation(
+    model: CompiledModel, input_ids: Tensor | None, tokens: int, context: int, **options: Any
+) -> TimeReport:
+    """See ``CompiledModel.time_generation``."""
+    from torch2fpga.runtime.generation import Session
+
+    ids = torch.zeros(1, 1, dtype=torch.int64) if input_ids is None else input_ids
+    session = Session(model)
+    session.past = context
+    launch = Launch(int(ids.shape[0]), int(ids.shape[1]), context, tokens)
+    launch.check(model.design)
+
+    def finish(result: TimedResult) -> list[int]:
+        return [int(t) for t in result.buffers["tokens_out"].view("int32")[:tokens]]
+
+    return time_launch(model, session.buffers(ids), launch, finish, **options)
+
+
+def time_launch(
     model: CompiledModel,
-    inputs: Mapping[str, Tensor],
+    buffers: Mapping[str, Bytes],
+    launch: Launch,
+    finish: Callable[[TimedResult], Any],
     *,
     clock_mhz: float | None = None,
     fifos: Mapping[str, int] | None = None,
@@ -71,7 +114,11 @@ def time_model(
     cycle_limit: int | None = None,
     progress: Progress | None = None,
 ) -> TimeReport:
-    """See ``CompiledModel.time``."""
+    """Timed runs of one launch.
+
+    Args:
+        finish: makes the report's output of what the launch left.
+    """
     say = progress or (lambda _text, _done: None)
     clock = float(clock_mhz or model.board.clock_mhz)
     check_fifos(fifos or (), tuple(model.design.streams))  # before anything takes long
@@ -81,22 +128,19 @@ def time_model(
     if cycle_limit is not None:
         settings = replace(settings, cycle_limit=cycle_limit)
     say("timed run", 0.2)
-    result = run_timed(model, inputs, settings)
-    batch, seq = next(iter(inputs.values())).shape[:2]
+    result = _run(model, buffers, launch, settings)
     labels = {site(loop): loop.label for loop in loops}
-    report = build_report(
-        result.report, model.design, model.board, clock, (int(batch), int(seq)), labels, result.message,
-    )  # fmt: skip
+    report = build_report(result.report, model.design, model.board, clock, launch, labels, result.message)
     if report.deadlock is not None:
         return report
-    found: dict[str, Any] = {"output": model.finish(result.buffers, inputs)}
+    found: dict[str, Any] = {"output": finish(result)}
     if spread:
         for key, percent, done in (("half_depth", 50, 0.4), ("double_depth", 200, 0.55)):
             say(f"timed run at {percent} % of the pipeline depths", done)
-            found[key] = cycles_of(run_timed(model, inputs, replace(settings, depth_percent=percent)))
+            found[key] = cycles_of(_run(model, buffers, launch, replace(settings, depth_percent=percent)))
     if interval:
         say("launches back to back", 0.7)
-        many = run_timed(model, inputs, replace(settings, launches=LAUNCHES))
+        many = _run(model, buffers, launch, replace(settings, launches=LAUNCHES))
         found["interval"] = _interval(cycles_of(many), many.report)
     say("done", 1.0)
     return replace(report, **found)

@@ -233,19 +233,44 @@ class Case {
   }
 
   // An output buffer of the port's size.
-  t2f::word *output(std::size_t bytes) {
+  template <typename T = t2f::word>
+  T *output(std::size_t bytes) {
     buffers_.emplace_back(new Buffer(bytes));
-    return static_cast<t2f::word *>(static_cast<void *>(buffers_.back()->data()));
+    return static_cast<T *>(static_cast<void *>(buffers_.back()->data()));
+  }
+
+  // A cache as a launch finds it: a file has the first rows of every step, `words` of `stride`.
+  t2f::word *cache(const char *file, std::size_t bytes, int words, int stride) {
+    t2f::word *memory = output(bytes);
+    const Bytes content = tokens<t2f::word>(file);
+    const std::size_t step = static_cast<std::size_t>(words) * sizeof(t2f::word);
+    for (std::size_t at = 0; at * step < content.size(); ++at) {
+      std::memcpy(static_cast<void *>(memory + at * stride), content.data() + at * step, step);
+    }
+    return memory;
+  }
+
+  // Compares a cache with these rows; the rest of it must be untouched.
+  void compare_cache(const t2f::word *memory, std::size_t bytes, const char *file, int words,
+                     int stride) {
+    const t2f::word *wanted = cache(file, bytes, words, stride);
+    const std::size_t all = bytes / sizeof(t2f::word);
+    for (std::size_t i = 0; i < all; ++i) {
+      if (same(memory[i], wanted[i])) continue;
+      return fail(std::string(file) + ": word " + std::to_string(i) + difference(memory[i], wanted[i]));
+    }
+    compared_ += all;
   }
 
   // Compares an output buffer; what lies behind the golden words must be untouched.
-  void compare_memory(const t2f::word *memory, std::size_t bytes, const char *file) {
-    const Bytes content = tokens<t2f::word>(file);
-    const std::size_t wanted = content.size() / sizeof(t2f::word);
+  template <typename T>
+  void compare_memory(const T *memory, std::size_t bytes, const char *file) {
+    const Bytes content = tokens<T>(file);
+    const std::size_t wanted = content.size() / sizeof(T);
     std::size_t wrong = 0;
     std::string first;
     for (std::size_t i = 0; i < wanted; ++i) {
-      const t2f::word expected = token_at<t2f::word>(content, i);
+      const T expected = token_at<T>(content, i);
       if (same(memory[i], expected)) continue;
       if (wrong++ == 0) first = "word " + std::to_string(i) + difference(memory[i], expected);
     }

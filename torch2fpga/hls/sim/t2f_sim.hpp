@@ -104,6 +104,18 @@ class Scheduler {
 
   Recorder &recorder() { return recorder_; }
 
+  // `bytes` at `writer` are the same memory as at `reader`: what is written there can be read from
+  // T2F_WRITTEN(writer) on, and not before.
+  void share(void *writer, void *reader, std::size_t bytes) {
+    shared_.push_back({static_cast<char *>(writer), static_cast<char *>(reader), bytes});
+  }
+
+  void written(const void *writer) {
+    for (const Shared &memory : shared_) {
+      if (memory.writer == writer) std::memcpy(memory.reader, memory.writer, memory.bytes);
+    }
+  }
+
   // How each stream of the run was used; streams made again under the same key, as
   // in a region entered several times, are taken together.
   const std::map<std::string, StreamUse> &streams() const { return uses_; }
@@ -177,6 +189,12 @@ class Scheduler {
   std::string prefix_;
   std::vector<std::string> errors_;
   std::string deadlock_;  // the waits as JSON; empty when there was none
+  struct Shared {
+    char *writer;
+    char *reader;
+    std::size_t bytes;
+  };
+  std::vector<Shared> shared_;
   Recorder recorder_;
   std::map<std::string, StreamUse> uses_;
 };
@@ -209,6 +227,11 @@ void process(const char *name, Body &&body) {
 inline void join() {
   Scheduler *scheduler = running;
   if (scheduler != nullptr && scheduler->current_ != nullptr) scheduler->join_children();
+}
+
+// All that a process wrote to a memory is there for its readers.
+inline void written(const void *memory) {
+  if (running != nullptr) running->written(memory);
 }
 
 // One iteration of a pipelined loop. The functional run has no clock.

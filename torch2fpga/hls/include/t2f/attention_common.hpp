@@ -140,16 +140,43 @@ inline bool advance_pass(head_walk &at, const tile_passes &full, const tile_pass
   return ends;
 }
 
-// Read all rows of a sequence, one bank for each of BANKS consecutive rows. For the first
-// channel block a bank holds `bank_rows` rows, then those of the second, and so on. Rows
-// behind the sequence keep what they hold.
+// Read the rows that earlier launches left in a cache, 0 .. past - 1 one after the other, into
+// the banks of keep_sequence.
+template <int BLOCKS, int MAX_KEYS, int LANES, int BANKS, int DEPTH>
+inline void keep_past(hls::stream<vec<int8_t, LANES>> &x,
+                      vec<int8_t, LANES> (&kept)[BANKS][DEPTH], int bank_rows, int past) {
+#pragma HLS inline
+  int row = 0;
+  int block = 0;
+  int at = 0;
+PAST:
+  for (int i = 0; i < BLOCKS * past; ++i) {
+#pragma HLS loop_tripcount max = BLOCKS * MAX_KEYS
+    T2F_PIPELINE(1);
+    const uint32_t s = static_cast<uint32_t>(row);
+    kept[s % BANKS][static_cast<uint32_t>(at) + s / BANKS] = x.read();
+    if (block != BLOCKS - 1) {
+      ++block;
+      at += bank_rows;
+    } else {
+      block = 0;
+      at = 0;
+      ++row;
+    }
+  }
+}
+
+// Read all rows of a sequence, the first of them row `past`, one bank for each of BANKS
+// consecutive rows. For the first channel block a bank holds `bank_rows` rows, then those of the
+// second, and so on. Rows behind the sequence keep what they hold.
 template <int BLOCKS, int MAX_SEQ, int TILE, int LANES, int BANKS, int DEPTH>
 inline void keep_sequence(hls::stream<vec<int8_t, LANES>> &x,
-                          vec<int8_t, LANES> (&kept)[BANKS][DEPTH], int bank_rows, int seq) {
+                          vec<int8_t, LANES> (&kept)[BANKS][DEPTH], int bank_rows, int seq,
+                          int past) {
 #pragma HLS inline
   int last = tile_rows(seq, 0, TILE) - 1;  // row of the tile
   int behind = seq - TILE;                 // rows behind the tile
-  int first = 0;
+  int first = past;
   int t = 0;
   int block = 0;
   int at = 0;

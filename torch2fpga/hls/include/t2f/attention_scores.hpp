@@ -75,11 +75,11 @@ constexpr int most_scores(int seq, int tile, int heads, int head_blocks, int key
          tile_iterations(heads, tile, head_blocks * tile, key_blocks * larger(busy, tile));
 }
 
-// Loop SCORES: the tiles of a sequence against its keys.
+// Loop SCORES: the tiles of a sequence against its keys and the `past` ones in front of them.
 template <typename C, int DEPTH>
 inline void score_sequence(hls::stream<vec<int8_t, C::lanes>> &q,
                            const vec<int8_t, C::lanes> (&keys)[C::columns][DEPTH],
-                           hls::stream<vec<int32_t, C::lanes>> &scores, int seq) {
+                           hls::stream<vec<int32_t, C::lanes>> &scores, int seq, int past) {
 #pragma HLS inline
   constexpr int parts = C::lanes / C::columns;  // of a key block
   constexpr int busy = C::head_blocks * parts;  // iterations of a group that multiply
@@ -94,7 +94,8 @@ inline void score_sequence(hls::stream<vec<int8_t, C::lanes>> &q,
   vec<int32_t, C::lanes> result[C::tile] = {};
 #pragma HLS aggregate variable = result
 #pragma HLS array_partition variable = result complete
-  const int key_blocks = ceil_div(seq, C::lanes);
+  const int count = past + seq;  // of keys
+  const int key_blocks = ceil_div(count, C::lanes);
   const int bank_rows = key_blocks * parts;
   const int next_head = (C::head_blocks - 1) * bank_rows;
   const int same_head = -bank_rows;
@@ -104,7 +105,7 @@ inline void score_sequence(hls::stream<vec<int8_t, C::lanes>> &q,
   const int all = sequence_iterations(C::heads, tiles, full, rest);
   head_walk at = first_pass(tiles != 0 ? full : rest, seq);
   int p = 0;       // channel block of the head that is multiplied
-  int left = seq;  // keys of the head that are still to come
+  int left = count;  // keys of the head that are still to come
   int start = 0;   // of these keys in the banks
   int offset = 0;  // of their channel block
   shared_head<C::kv_groups> shared;
@@ -144,7 +145,7 @@ SCORES:
       if (left > C::lanes) {
         left -= C::lanes;
       } else {
-        left = seq;
+        left = count;
         start += next_shared(shared) ? next_head : same_head;
         at.working = false;
       }
@@ -158,17 +159,22 @@ template <typename C, int DEPTH>
 inline void score_steps(hls::stream<vec<int8_t, C::lanes>> &q,
                         hls::stream<vec<int8_t, C::lanes>> &k,
                         vec<int8_t, C::lanes> (&keys)[C::columns][DEPTH],
-                        hls::stream<vec<int32_t, C::lanes>> &scores, int batch, int seq) {
+                        hls::stream<vec<int32_t, C::lanes>> &scores, int batch, int seq, int past) {
 #pragma HLS inline
-  const int bank_rows = ceil_div(seq, C::lanes) * (C::lanes / C::columns);
+  const int bank_rows = ceil_div(past + seq, C::lanes) * (C::lanes / C::columns);
 STEP:
   for (int step = 0; step < C::steps; ++step) {
   SEQUENCE:
     for (int b = 0; b < batch; ++b) {
 #pragma HLS loop_tripcount max = C::max_batch
-      keep_sequence<C::heads / C::kv_groups * C::head_blocks, C::max_seq, C::tile, C::lanes, C::columns, DEPTH>(
-          k, keys, bank_rows, seq);
-      score_sequence<C, DEPTH>(q, keys, scores, seq);
+      constexpr int blocks = C::heads / C::kv_groups * C::head_blocks;
+      if (C::cached) {
+        keep_past<blocks, C::key_blocks * C::lanes, C::lanes, C::columns, DEPTH>(k, keys, bank_rows,
+                                                                                 past);
+      }
+      keep_sequence<blocks, C::max_seq, C::tile, C::lanes, C::columns, DEPTH>(k, keys, bank_rows,
+                                                                              seq, past);
+      score_sequence<C, DEPTH>(q, keys, scores, seq, past);
     }
   }
 }
@@ -176,7 +182,8 @@ STEP:
 template <typename C>
 inline void scores_in(in_lutram, hls::stream<vec<int8_t, C::lanes>> &q,
                       hls::stream<vec<int8_t, C::lanes>> &k,
-                      hls::stream<vec<int32_t, C::lanes>> &scores, int batch, int seq) {
+                      hls::stream<vec<int32_t, C::lanes>> &scores, int batch, int seq,
+                      int past) {
 #pragma HLS inline
   constexpr int depth =
       C::heads / C::kv_groups * C::head_blocks * C::key_blocks * (C::lanes / C::columns);
@@ -184,13 +191,14 @@ inline void scores_in(in_lutram, hls::stream<vec<int8_t, C::lanes>> &q,
 #pragma HLS aggregate variable = keys
 #pragma HLS array_partition variable = keys complete dim = 1
 #pragma HLS bind_storage variable = keys type = ram_s2p impl = lutram
-  score_steps<C, depth>(q, k, keys, scores, batch, seq);
+  score_steps<C, depth>(q, k, keys, scores, batch, seq, past);
 }
 
 template <typename C>
 inline void scores_in(in_bram, hls::stream<vec<int8_t, C::lanes>> &q,
                       hls::stream<vec<int8_t, C::lanes>> &k,
-                      hls::stream<vec<int32_t, C::lanes>> &scores, int batch, int seq) {
+                      hls::stream<vec<int32_t, C::lanes>> &scores, int batch, int seq,
+                      int past) {
 #pragma HLS inline
   constexpr int depth =
       C::heads / C::kv_groups * C::head_blocks * C::key_blocks * (C::lanes / C::columns);
@@ -198,13 +206,14 @@ inline void scores_in(in_bram, hls::stream<vec<int8_t, C::lanes>> &q,
 #pragma HLS aggregate variable = keys
 #pragma HLS array_partition variable = keys complete dim = 1
 #pragma HLS bind_storage variable = keys type = ram_s2p impl = bram
-  score_steps<C, depth>(q, k, keys, scores, batch, seq);
+  score_steps<C, depth>(q, k, keys, scores, batch, seq, past);
 }
 
 template <typename C>
 inline void scores_in(in_uram, hls::stream<vec<int8_t, C::lanes>> &q,
                       hls::stream<vec<int8_t, C::lanes>> &k,
-                      hls::stream<vec<int32_t, C::lanes>> &scores, int batch, int seq) {
+                      hls::stream<vec<int32_t, C::lanes>> &scores, int batch, int seq,
+                      int past) {
 #pragma HLS inline
   constexpr int depth =
       C::heads / C::kv_groups * C::head_blocks * C::key_blocks * (C::lanes / C::columns);
@@ -212,11 +221,12 @@ inline void scores_in(in_uram, hls::stream<vec<int8_t, C::lanes>> &q,
 #pragma HLS aggregate variable = keys
 #pragma HLS array_partition variable = keys complete dim = 1
 #pragma HLS bind_storage variable = keys type = ram_s2p impl = uram
-  score_steps<C, depth>(q, k, keys, scores, batch, seq);
+  score_steps<C, depth>(q, k, keys, scores, batch, seq, past);
 }
 
 // Loops, all at II 1. A group makes the scores of a head and key block, `parts` is
 // lanes / columns:
+//   PAST    once a sequence, with a cache: heads / kv_groups * hb * past iterations
 //   KEEP    once a sequence: heads / kv_groups * hb * seq iterations
 //   SCORES  once a sequence, for every tile: hb * n + (heads - 1) * pass + kb * group + n, where
 //           group = max(hb * parts, n) and pass = max(kb * group, hb * n)
@@ -227,7 +237,17 @@ void attention_scores(hls::stream<vec<int8_t, C::lanes>> &q, hls::stream<vec<int
                       hls::stream<vec<int32_t, C::lanes>> &scores, int batch, int seq) {
 #pragma HLS inline off
   static_assert(C::lanes % C::columns == 0, "columns divide the lanes");
-  scores_in<C>(typename C::kept_in(), q, k, scores, batch, seq);
+  static_assert(!C::cached, "with a cache the rows in it are an argument");
+  scores_in<C>(typename C::kept_in(), q, k, scores, batch, seq, 0);
+}
+
+// With a cache: `k` brings the `past` rows of earlier launches first.
+template <typename C>
+void attention_scores(hls::stream<vec<int8_t, C::lanes>> &q, hls::stream<vec<int8_t, C::lanes>> &k,
+                      hls::stream<vec<int32_t, C::lanes>> &scores, int batch, int seq, int past) {
+#pragma HLS inline off
+  static_assert(C::lanes % C::columns == 0, "columns divide the lanes");
+  scores_in<C>(typename C::kept_in(), q, k, scores, batch, seq, past);
 }
 
 }  // namespace t2f

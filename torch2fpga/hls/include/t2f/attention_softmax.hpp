@@ -38,7 +38,8 @@ template <typename C>
 inline void softmax_rows(hls::stream<vec<int32_t, C::lanes>> &scores,
                          const vec<int8_t, C::lanes> (&valid)[C::max_batch][C::key_blocks],
                          hls::stream<word> &params,
-                         hls::stream<vec<uint8_t, C::lanes>> &weights, int batch, int seq) {
+                         hls::stream<vec<uint8_t, C::lanes>> &weights, int batch, int seq,
+                         int past) {
 #pragma HLS inline
   vec<int32_t, C::lanes> seen[2][C::key_blocks * C::tile] T2F_UNWRITTEN;
 #pragma HLS aggregate variable = seen
@@ -49,7 +50,8 @@ inline void softmax_rows(hls::stream<vec<int32_t, C::lanes>> &scores,
 #pragma HLS array_partition variable = maximum complete
   int32_t multiplier[ceil_div(C::heads, 16) * 16];
 #pragma HLS array_partition variable = multiplier cyclic factor = 16
-  const int key_blocks = ceil_div(seq, C::lanes);
+  const int keys = past + seq;
+  const int key_blocks = ceil_div(keys, C::lanes);
   const int32_t lowest = -2147483647 - 1;
   for (int t = 0; t < C::tile; ++t) {
 #pragma HLS unroll
@@ -79,6 +81,7 @@ STEP:
       for (int first = 0; first < seq; first += C::tile) {
 #pragma HLS loop_tripcount max = C::max_seq
         const int n = tile_rows(seq, first, C::tile);
+        const int query = past + first;  // place of the tile's first row among the keys
         int t = 0;
         int kb = 0;
         int at = 0;    // in the head
@@ -95,8 +98,8 @@ STEP:
             for (int j = 0; j < C::lanes; ++j) {
 #pragma HLS unroll
               const int key = kb * C::lanes + j;
-              const bool near = C::window == 0 || key + C::window > first + t;
-              const bool visible = key < seq && (!C::causal || key <= first + t) && near &&
+              const bool near = C::window == 0 || key + C::window > query + t;
+              const bool visible = key < keys && (!C::causal || key <= query + t) && near &&
                                    (!C::masked || valid[b][kb].d[j] != 0);
               v.d[j] = visible ? v.d[j] : lowest;
             }
@@ -155,7 +158,7 @@ MASK:
       ++b;
     }
   }
-  softmax_rows<C>(scores, valid, params, weights, batch, seq);
+  softmax_rows<C>(scores, valid, params, weights, batch, seq, 0);
 }
 
 // Without a padding mask (C::masked is false, so `valid` is never read).
@@ -164,7 +167,16 @@ void softmax_weights(hls::stream<vec<int32_t, C::lanes>> &scores, hls::stream<wo
                      hls::stream<vec<uint8_t, C::lanes>> &weights, int batch, int seq) {
 #pragma HLS inline off
   const vec<int8_t, C::lanes> valid[C::max_batch][C::key_blocks] = {};
-  softmax_rows<C>(scores, valid, params, weights, batch, seq);
+  softmax_rows<C>(scores, valid, params, weights, batch, seq, 0);
+}
+
+// With a cache: a row sees the `past` keys of earlier launches too.
+template <typename C>
+void softmax_weights(hls::stream<vec<int32_t, C::lanes>> &scores, hls::stream<word> &params,
+                     hls::stream<vec<uint8_t, C::lanes>> &weights, int batch, int seq, int past) {
+#pragma HLS inline off
+  const vec<int8_t, C::lanes> valid[C::max_batch][C::key_blocks] = {};
+  softmax_rows<C>(scores, valid, params, weights, batch, seq, past);
 }
 
 }  // namespace t2f

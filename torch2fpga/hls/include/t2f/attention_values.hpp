@@ -119,11 +119,11 @@ constexpr int most_means(int seq, int tile, int heads, int head_blocks, int key_
                                                head_blocks * larger(key_blocks * parts, tile));
 }
 
-// Loop MEAN: the tiles of a sequence over its values.
+// Loop MEAN: the tiles of a sequence over its values and the `past` ones in front of them.
 template <typename C, int DEPTH>
 inline void mean_sequence(hls::stream<vec<uint8_t, C::lanes>> &weights,
                           const vec<int8_t, C::lanes> (&values)[C::columns][DEPTH],
-                          hls::stream<vec<int32_t, C::lanes>> &y, int seq) {
+                          hls::stream<vec<int32_t, C::lanes>> &y, int seq, int past) {
 #pragma HLS inline
   constexpr uint32_t parts = C::lanes / C::columns;  // of a key block
   vec<uint8_t, C::lanes> p[2][C::key_blocks][C::tile] T2F_UNWRITTEN;
@@ -139,7 +139,7 @@ inline void mean_sequence(hls::stream<vec<uint8_t, C::lanes>> &weights,
 #pragma HLS array_partition variable = result complete
   uint32_t result_sum[C::tile] = {};
 #pragma HLS array_partition variable = result_sum complete
-  const int key_blocks = ceil_div(seq, C::lanes);
+  const int key_blocks = ceil_div(past + seq, C::lanes);
   const uint32_t bank_rows = static_cast<uint32_t>(key_blocks) * parts;
   const int head_rows = C::head_blocks * static_cast<int>(bank_rows);
   const int tiles = seq / C::tile;
@@ -194,17 +194,22 @@ template <typename C, int DEPTH>
 inline void mean_steps(hls::stream<vec<uint8_t, C::lanes>> &weights,
                        hls::stream<vec<int8_t, C::lanes>> &v,
                        vec<int8_t, C::lanes> (&values)[C::columns][DEPTH],
-                       hls::stream<vec<int32_t, C::lanes>> &y, int batch, int seq) {
+                       hls::stream<vec<int32_t, C::lanes>> &y, int batch, int seq, int past) {
 #pragma HLS inline
-  const int bank_rows = ceil_div(seq, C::lanes) * (C::lanes / C::columns);
+  const int bank_rows = ceil_div(past + seq, C::lanes) * (C::lanes / C::columns);
 STEP:
   for (int step = 0; step < C::steps; ++step) {
   SEQUENCE:
     for (int b = 0; b < batch; ++b) {
 #pragma HLS loop_tripcount max = C::max_batch
-      keep_sequence<C::heads / C::kv_groups * C::head_blocks, C::max_seq, C::tile, C::lanes, C::columns, DEPTH>(
-          v, values, bank_rows, seq);
-      mean_sequence<C, DEPTH>(weights, values, y, seq);
+      constexpr int blocks = C::heads / C::kv_groups * C::head_blocks;
+      if (C::cached) {
+        keep_past<blocks, C::key_blocks * C::lanes, C::lanes, C::columns, DEPTH>(v, values,
+                                                                                 bank_rows, past);
+      }
+      keep_sequence<blocks, C::max_seq, C::tile, C::lanes, C::columns, DEPTH>(v, values, bank_rows,
+                                                                              seq, past);
+      mean_sequence<C, DEPTH>(weights, values, y, seq, past);
     }
   }
 }
@@ -212,7 +217,7 @@ STEP:
 template <typename C>
 inline void means_in(in_lutram, hls::stream<vec<uint8_t, C::lanes>> &weights,
                      hls::stream<vec<int8_t, C::lanes>> &v,
-                     hls::stream<vec<int32_t, C::lanes>> &y, int batch, int seq) {
+                     hls::stream<vec<int32_t, C::lanes>> &y, int batch, int seq, int past) {
 #pragma HLS inline
   constexpr int depth =
       C::heads / C::kv_groups * C::head_blocks * C::key_blocks * (C::lanes / C::columns);
@@ -220,13 +225,13 @@ inline void means_in(in_lutram, hls::stream<vec<uint8_t, C::lanes>> &weights,
 #pragma HLS aggregate variable = values
 #pragma HLS array_partition variable = values complete dim = 1
 #pragma HLS bind_storage variable = values type = ram_s2p impl = lutram
-  mean_steps<C, depth>(weights, v, values, y, batch, seq);
+  mean_steps<C, depth>(weights, v, values, y, batch, seq, past);
 }
 
 template <typename C>
 inline void means_in(in_bram, hls::stream<vec<uint8_t, C::lanes>> &weights,
                      hls::stream<vec<int8_t, C::lanes>> &v,
-                     hls::stream<vec<int32_t, C::lanes>> &y, int batch, int seq) {
+                     hls::stream<vec<int32_t, C::lanes>> &y, int batch, int seq, int past) {
 #pragma HLS inline
   constexpr int depth =
       C::heads / C::kv_groups * C::head_blocks * C::key_blocks * (C::lanes / C::columns);
@@ -234,13 +239,13 @@ inline void means_in(in_bram, hls::stream<vec<uint8_t, C::lanes>> &weights,
 #pragma HLS aggregate variable = values
 #pragma HLS array_partition variable = values complete dim = 1
 #pragma HLS bind_storage variable = values type = ram_s2p impl = bram
-  mean_steps<C, depth>(weights, v, values, y, batch, seq);
+  mean_steps<C, depth>(weights, v, values, y, batch, seq, past);
 }
 
 template <typename C>
 inline void means_in(in_uram, hls::stream<vec<uint8_t, C::lanes>> &weights,
                      hls::stream<vec<int8_t, C::lanes>> &v,
-                     hls::stream<vec<int32_t, C::lanes>> &y, int batch, int seq) {
+                     hls::stream<vec<int32_t, C::lanes>> &y, int batch, int seq, int past) {
 #pragma HLS inline
   constexpr int depth =
       C::heads / C::kv_groups * C::head_blocks * C::key_blocks * (C::lanes / C::columns);
@@ -248,10 +253,11 @@ inline void means_in(in_uram, hls::stream<vec<uint8_t, C::lanes>> &weights,
 #pragma HLS aggregate variable = values
 #pragma HLS array_partition variable = values complete dim = 1
 #pragma HLS bind_storage variable = values type = ram_s2p impl = uram
-  mean_steps<C, depth>(weights, v, values, y, batch, seq);
+  mean_steps<C, depth>(weights, v, values, y, batch, seq, past);
 }
 
 // Loops, all at II 1. A group makes a channel block of a head, `parts` is lanes / columns:
+//   PAST  once a sequence, with a cache: heads / kv_groups * hb * past iterations
 //   KEEP  once a sequence: heads / kv_groups * hb * seq iterations
 //   MEAN  once a sequence, for every tile: kb * n + (heads - 1) * pass + hb * group + n, where
 //         group = max(kb * parts, n) and pass = max(hb * group, kb * n)
@@ -263,7 +269,18 @@ void attention_values(hls::stream<vec<uint8_t, C::lanes>> &weights,
                       hls::stream<vec<int32_t, C::lanes>> &y, int batch, int seq) {
 #pragma HLS inline off
   static_assert(C::lanes % C::columns == 0, "columns divide the lanes");
-  means_in<C>(typename C::kept_in(), weights, v, y, batch, seq);
+  static_assert(!C::cached, "with a cache the rows in it are an argument");
+  means_in<C>(typename C::kept_in(), weights, v, y, batch, seq, 0);
+}
+
+// With a cache: `v` brings the `past` rows of earlier launches first.
+template <typename C>
+void attention_values(hls::stream<vec<uint8_t, C::lanes>> &weights,
+                      hls::stream<vec<int8_t, C::lanes>> &v,
+                      hls::stream<vec<int32_t, C::lanes>> &y, int batch, int seq, int past) {
+#pragma HLS inline off
+  static_assert(C::lanes % C::columns == 0, "columns divide the lanes");
+  means_in<C>(typename C::kept_in(), weights, v, y, batch, seq, past);
 }
 
 }  // namespace t2f

@@ -22,6 +22,9 @@
 //     the tools flatten). An outer loop that enters one and the same pipelined loop
 //     again says T2F_LOOP_ENTRY in front of it.
 //   - Streams and memory are accessed in pipelined loops only.
+//   - What one process writes and another one reads is there for the reader from the writer's
+//     T2F_WRITTEN(memory) on, in front of the token that tells it so. On the card that is where the
+//     writer has the answers to its writes, which it awaits when it leaves the loop around them.
 #ifndef T2F_DATAFLOW_HPP
 #define T2F_DATAFLOW_HPP
 
@@ -36,6 +39,7 @@ void t2f_loop_entry();
 #define T2F_PIPELINE(ii) t2f_pipeline(ii)
 #define T2F_LOOP_ENTRY t2f_loop_entry()
 #define T2F_MEMORY(pointer, index) (pointer)[index]
+#define T2F_WRITTEN(pointer)
 
 #elif defined(T2F_SIM) && !defined(__SYNTHESIS__)
 
@@ -48,6 +52,9 @@ void t2f_loop_entry();
 // The streams of a region are locals of its function: it must not return before
 // its processes have.
 #define T2F_DATAFLOW_END ::t2f::sim::join()
+
+// What was written so far becomes visible to readers of the same memory.
+#define T2F_WRITTEN(pointer) ::t2f::sim::written(pointer)
 
 #ifdef T2F_TIMED
 // The site is an object of its own for each loop (and each instance of its template).
@@ -70,6 +77,7 @@ void t2f_loop_entry();
 #define T2F_DATAFLOW_END
 #define T2F_LOOP_ENTRY
 #define T2F_MEMORY(pointer, index) (pointer)[index]
+#define T2F_WRITTEN(pointer)
 
 #ifdef __SYNTHESIS__
 #define T2F_PRAGMA(text) _Pragma(#text)

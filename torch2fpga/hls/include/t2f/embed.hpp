@@ -4,7 +4,7 @@
 // at a word.
 // Cycles: gather_rows enters, for every row, ID of 1 and READ of row_words (a burst that can
 // start only when the id is known); read_positions READ of seq * row_words for every
-// sequence; embed_sum, for every tile of n rows, FILL of n * row_words (all tables side by
+// sequence (read_positions_from: of one); embed_sum, for every tile of n rows, FILL of n * row_words (all tables side by
 // side) and DRAIN of blocks * n.
 #ifndef T2F_EMBED_HPP
 #define T2F_EMBED_HPP
@@ -61,6 +61,19 @@ SEQUENCE:
       T2F_PIPELINE(1);
       rows.write(T2F_MEMORY(table, i));
     }
+  }
+}
+
+// Rows past .. past + seq - 1 of a sequence that goes on.
+template <typename C>
+void read_positions_from(const word *table, hls::stream<word> &rows, int seq, int past) {
+#pragma HLS inline off
+  const int first = past * C::row_words;
+READ:
+  for (int i = 0; i < seq * C::row_words; ++i) {
+#pragma HLS loop_tripcount max = C::max_row_words
+    T2F_PIPELINE(1);
+    rows.write(T2F_MEMORY(table, first + i));
   }
 }
 

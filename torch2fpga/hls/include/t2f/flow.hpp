@@ -61,6 +61,23 @@ RELAY:
   }
 }
 
+// The same behind `past` rows of a cache: keys, and streams that bring its rows too, are more.
+template <typename C>
+void relay(hls::stream<typename C::token_t> &x, hls::stream<typename C::token_t> &y, int batch,
+           int seq, int past) {
+#pragma HLS inline off
+  const int all = past + seq;
+  const int keys = C::per_keys ? ceil_div(all, C::lanes) : 1;
+  const int vectors = rows_of(batch, C::kept ? all : seq);
+  const int tokens = vectors * keys * (C::uses * C::blocks);
+RELAY:
+  for (int i = 0; i < tokens; ++i) {
+#pragma HLS loop_tripcount max = C::max_tokens
+    T2F_PIPELINE(1);
+    y.write(x.read());
+  }
+}
+
 // The layer loop opens: the first step takes `first`, later steps what came back.
 template <typename C>
 void loop_enter(hls::stream<typename C::token_t> &first, hls::stream<typename C::token_t> &back,

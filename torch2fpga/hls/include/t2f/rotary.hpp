@@ -36,9 +36,10 @@ inline vec<int32_t, LANES> turned(const vec<int16_t, LANES> &v, const uint32_t (
 }
 
 template <typename C>
-void rotary(hls::stream<vec<int16_t, C::lanes>> &x, hls::stream<word> &params,
-            hls::stream<vec<int32_t, C::lanes>> &y, int batch, int seq) {
-#pragma HLS inline off
+inline void rotate_rows(hls::stream<vec<int16_t, C::lanes>> &x, hls::stream<word> &params,
+                        hls::stream<vec<int32_t, C::lanes>> &y, int batch, int seq, int past) {
+#pragma HLS inline
+  const int end = past + seq - 1;  // position of a sequence's last row
   uint32_t frequency[C::head_blocks][C::lanes / 2];
 #pragma HLS array_partition variable = frequency complete dim = 2
   const int tokens = rows_of(batch, seq) * C::blocks;
@@ -59,7 +60,7 @@ STEP:
     for (int i = 0; i < tokens; ++i) {
 #pragma HLS loop_tripcount max = C::max_batch * C::max_seq * C::blocks
       T2F_PIPELINE(1);
-      const uint32_t position = static_cast<uint32_t>(seq - 1 - at.behind + at.t);
+      const uint32_t position = static_cast<uint32_t>(end - at.behind + at.t);
       uint32_t phase[C::lanes / 2];
 #pragma HLS array_partition variable = phase complete
       for (int pair = 0; pair < C::lanes / 2; ++pair) {
@@ -73,6 +74,21 @@ STEP:
       advance<C::blocks, C::tile>(at, seq);
     }
   }
+}
+
+template <typename C>
+void rotary(hls::stream<vec<int16_t, C::lanes>> &x, hls::stream<word> &params,
+            hls::stream<vec<int32_t, C::lanes>> &y, int batch, int seq) {
+#pragma HLS inline off
+  rotate_rows<C>(x, params, y, batch, seq, 0);
+}
+
+// Positions counted from `past`.
+template <typename C>
+void rotary(hls::stream<vec<int16_t, C::lanes>> &x, hls::stream<word> &params,
+            hls::stream<vec<int32_t, C::lanes>> &y, int batch, int seq, int past) {
+#pragma HLS inline off
+  rotate_rows<C>(x, params, y, batch, seq, past);
 }
 
 }  // namespace t2f
