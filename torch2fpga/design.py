@@ -138,7 +138,8 @@ class Stream:
     Attributes:
         kind: what a token is: ``rows`` (a vector of channels), ``scores`` (a vector of keys),
             ``exponents`` (one int8 a row), ``mask`` (a vector of keys, once a launch),
-            ``ids`` (one int32 a row) or ``words`` (512 bits of memory).
+            ``ids`` (one int32 a row), ``words`` (512 bits of memory), ``tiles`` (a channel block of every row
+            of a tile, as many as ``element`` says) or ``sums`` (a vector of channels of changing layers).
         element: element type of a vector.
         layout: channels of a row (``rows``), or heads and head size (``scores``).
         one_row: one row a sequence (behind a row selection) instead of all of them.
@@ -164,10 +165,14 @@ class Stream:
             return "int8_t"
         if self.kind == "ids":
             return "int32_t"
+        if self.kind == "tiles":
+            return f"t2f::tile_block<{self.element}, {lanes}>"
         return f"t2f::vec<{ELEMENTS[self.element][0]}, {lanes}>"
 
     def token_bytes(self, lanes: int) -> int:
         """Bytes of a token."""
+        if self.kind == "tiles":
+            return int(self.element) * lanes
         fixed = {"words": 64, "exponents": 1, "ids": 4}
         return fixed.get(self.kind, ELEMENTS[self.element][1] * lanes)
 
@@ -452,6 +457,8 @@ class Design:
         turns: most tokens that a launch generates, each fed back on the device (0: none; a launch is then
             one pass over its rows). A launch has as many turns; the first takes its rows, later ones the
             token before.
+        logic: what is computed, where some stages do the work of others (layers that share an array); the
+            reference goes by it. Empty: ``stages`` say it.
         channels: memory channel of ports that have been given one, by argument.
     """
 
@@ -464,10 +471,11 @@ class Design:
     steps: int = 1
     channels: Mapping[str, int] = field(default_factory=dict)
     turns: int = 0
+    logic: tuple[Stage, ...] = ()
 
     def stage(self, name: str) -> Stage:
         """The stage of that name."""
-        return next(s for s in self.stages if s.name == name)
+        return next(s for s in (*self.stages, *self.logic) if s.name == name)
 
     def writers(self) -> dict[str, str]:
         """stream -> stage, port or parameter process that writes it."""

@@ -153,12 +153,15 @@ def load_directory(
 ) -> LoadedModel:
     """Load a local Hugging Face directory: config.json, safetensors and, if there is one, its tokenizer.
 
+    All of that may also lie in its folder ``weights``, beside the scripts that made it.
+
     Raises:
         ModelSpecError: if it is no such directory.
         WeightsError: if the weights are pickled, missing or do not fit the configuration.
         CompileError: if the architecture is not one that transformers has.
     """
     path = path.resolve()
+    name, path = path.name, _model_folder(path)
     settings = _read_config(path)
     _check_weights(path)
     try:
@@ -170,7 +173,30 @@ def load_directory(
         model = _load_weights(model_class, path)
         tokenizer = _load_tokenizer(transformers, path)
     example = _example(model, tokenizer, seq=seq, batch=batch or 1, names=inputs)
-    return LoadedModel(model, example, path.name, tokenizer)
+    return LoadedModel(model, example, name, tokenizer)
+
+
+def tokenizer_at(path: Path) -> Any:
+    """The tokenizer of a local Hugging Face directory.
+
+    Raises:
+        ModelSpecError: if there is none.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingTool("a tokenizer needs transformers: pip install torch2fpga[hf]") from error
+    with quiet(transformers):
+        found = _load_tokenizer(transformers, _model_folder(path.expanduser().resolve()))
+    if found is None:
+        raise ModelSpecError(f"{path} has no tokenizer (tokenizer.json)")
+    return found
+
+
+def _model_folder(path: Path) -> Path:
+    """The directory itself, or its folder ``weights`` if the model lies there."""
+    inner = path / "weights"
+    return inner if not (path / "config.json").is_file() and (inner / "config.json").is_file() else path
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -163,6 +163,7 @@ def _document(compiled: CompiledModel, numbers: Mapping[str, Any], digest: str) 
             "kernels": [_plain(k) for k in d.kernels],
             "channels": dict(d.channels),
             "turns": d.turns,
+            "logic": [{"class": type(s).__name__, "fields": _plain(s)} for s in d.logic],
         },
         "numbers": numbers,
         "inputs": [{k: v for k, v in _plain(i).items() if k not in strip} for i in compiled.interface.inputs],
@@ -238,6 +239,7 @@ def _design(entry: Mapping[str, Any]) -> Design:
         entry["steps"],
         dict(entry.get("channels", {})),
         int(entry.get("turns", 0)),
+        tuple(_stage(s, classes) for s in entry.get("logic", [])),
     )
 
 

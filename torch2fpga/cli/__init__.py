@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: compile, explain, verify, report, plan, time, estimate."""
+"""The command line: compile, explain, verify, report, generate, plan, time, estimate."""
 
 from __future__ import annotations
 
 # verbs register themselves, in the order in which help lists them
-from torch2fpga.cli import compiling, planning, timing, estimating  # isort: skip
+from torch2fpga.cli import compiling, generating, planning, timing, estimating  # isort: skip
 from torch2fpga.cli.common import NOT_PROVEN, app, phases, read_sentences
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "app",
     "compiling",
     "estimating",
+    "generating",
     "main",
     "phases",
     "planning",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -80,6 +81,25 @@ Calibration = Annotated[
     ),
 ]
 
+Generate = Annotated[
+    bool,
+    typer.Option(
+        "--generate",
+        help="MODEL is a causal language model that generates text, with a cache of its keys and values "
+        "(docs/generation.md); --seq is then the most that one launch takes of a prompt.",
+    ),
+]
+MaxLength = Annotated[
+    int | None,
+    typer.Option(
+        "--max-length",
+        min=1,
+        metavar="TOKENS",
+        help="Longest text, prompt included (default the model's positions, at most 1,024).",
+        show_default=False,
+    ),
+]
+
 
 @contextmanager
 def typed_errors() -> Iterator[None]:
@@ -129,12 +149,19 @@ def phases(console: Console) -> Iterator[Callable[[str, float], None]]:
         yield lambda phase, fraction: progress.update(task, description=escape(phase), completed=fraction)
 
 
-def load(model: str, seq: int | None, batch: int | None, inputs: str | None) -> LoadedModel:
+def load(
+    model: str, seq: int | None, batch: int | None, inputs: str | None, max_length: int | None = None
+) -> LoadedModel:
+    """The model that was named, with an example of at most ``max_length`` tokens where none was asked for."""
     from torch2fpga.hub import load_model
 
     names = [name.strip() for name in inputs.split(",") if name.strip()] if inputs is not None else None
     with err.status("loading the model"):
-        return load_model(model, seq=seq, batch=batch, inputs=names)
+        loaded = load_model(model, seq=seq, batch=batch, inputs=names)
+    if max_length is None or seq is not None or not Path(model).expanduser().exists():
+        return loaded
+    assert isinstance(loaded.example, Mapping)  # as a directory's is
+    return replace(loaded, example={k: v[:, :max_length] for k, v in loaded.example.items()})
 
 
 def read_sentences(path: Path) -> list[str]:
@@ -156,8 +183,17 @@ def read_sentences(path: Path) -> list[str]:
 
 
 def compile_loaded(
-    loaded: LoadedModel, wishes: Wishes, precision: str, calibration: Path | None
+    loaded: LoadedModel,
+    wishes: Wishes,
+    precision: str,
+    calibration: Path | None,
+    generating: Mapping[str, Any] | None = None,
 ) -> CompiledModel:
+    """Compile with what was asked for.
+
+    Args:
+        generating: ``generate`` and ``max_length`` of ``torch2fpga.compile``.
+    """
     import torch2fpga
 
     planning = wishes.arguments()  # a file that is no plan is told before anything is computed
@@ -170,6 +206,7 @@ def compile_loaded(
             calibration=rows,
             progress=progress,
             **planning,
+            **(generating or {}),
         )
 
 

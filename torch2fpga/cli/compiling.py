@@ -15,7 +15,9 @@ from torch2fpga.cli.common import (
     NOT_PROVEN,
     Batch,
     Calibration,
+    Generate,
     Inputs,
+    MaxLength,
     Model,
     Precision,
     Seq,
@@ -30,6 +32,7 @@ from torch2fpga.cli.common import (
     warnings_as_lines,
     writable,
 )
+from torch2fpga.cli.generating import verify_texts
 from torch2fpga.cli.planning import save_plan, show_plan
 from torch2fpga.cli.wishes import Budget, Goal, PlanBoard, PlanClock, PlanFile, SavePlan, Tile, Wishes
 from torch2fpga.timing import options, show
@@ -46,6 +49,8 @@ def _summary(compiled: Any, loaded: LoadedModel) -> Table:
     shape = design.shape
     table.add_row("model", f"{escape(loaded.name)} ({type(loaded.model).__name__})")
     table.add_row("inputs", f"up to {shape.max_batch} x {shape.max_seq} rows (sequences x tokens)")
+    if design.turns:
+        table.add_row("generates", f"texts of up to {shape.keys} tokens, prompt included")
     loop = f"; one block of hardware serves {design.steps} layers" if design.steps > 1 else ""
     kernels = f"{len(design.kernels)} kernel{'s' if len(design.kernels) > 1 else ''}"
     table.add_row("stages", f"{len(design.stages)} in {kernels}{loop}")
@@ -75,6 +80,8 @@ def compile_command(
     tile: Tile = None,
     calibration: Calibration = None,
     inputs: Inputs = None,
+    generate: Generate = False,
+    max_length: MaxLength = None,
     save: Annotated[
         Path | None,
         typer.Option(help="Also keep the compiled model here, for torch2fpga.load.", show_default=False),
@@ -88,9 +95,10 @@ def compile_command(
         raise typer.BadParameter("only --shrink-fifos loses cycles", param_hint="--fifo-loss")
     with typed_errors():
         wishes = Wishes(plan, board, objective, budget, clock, tile)
-        loaded = load(model, seq, batch, inputs)
+        loaded = load(model, seq, batch, inputs, max_length)
         target = writable(out_dir or Path("build") / loaded.name)
-        compiled, fifos = compile_loaded(loaded, wishes, precision, calibration), None
+        text = {"generate": generate, "max_length": max_length}
+        compiled, fifos = compile_loaded(loaded, wishes, precision, calibration, text), None
         if shrink:
             with phases(err) as progress:
                 fifos = compiled.shrink_fifos(loss=fifo_loss or 0.0, progress=progress)
@@ -164,6 +172,8 @@ def verify_command(
     tile: Tile = None,
     calibration: Calibration = None,
     inputs: Inputs = None,
+    generate: Generate = False,
+    max_length: MaxLength = None,
     sentences: Annotated[
         Path | None,
         typer.Option(
@@ -177,16 +187,19 @@ def verify_command(
 ) -> None:
     """Build MODEL's C++ with g++, run it, and compare every stage with the quantised reference, bit for bit.
 
-    The exit status is 1 if a single value differs.
+    With --generate, tokens are generated behind every input, greedily and by a draw, in launches of different
+    length, and every launch is compared with the reference over the whole text. The exit status is 1 if a
+    single value differs.
     """
     with typed_errors():
-        loaded = load(model, seq, batch, inputs)
+        loaded = load(model, seq, batch, inputs, max_length)
         wishes = Wishes(plan, board, objective, budget, clock, tile)
         rows: list[Any] = [loaded.example]
         if sentences is not None:
             rows = loaded.encode(read_sentences(sentences))
-        compiled = compile_loaded(loaded, wishes, precision, calibration)
-        exact = _verify(compiled, rows)
+        text = {"generate": generate, "max_length": max_length}
+        compiled = compile_loaded(loaded, wishes, precision, calibration, text)
+        exact = verify_texts(compiled, rows) if generate else _verify(compiled, rows)
         if exact != len(rows):
             raise typer.Exit(1)
 

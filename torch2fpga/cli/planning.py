@@ -14,7 +14,9 @@ from rich.markup import escape
 from torch2fpga.cli.common import (
     Batch,
     Calibration,
+    Generate,
     Inputs,
+    MaxLength,
     Seq,
     app,
     compile_loaded,
@@ -82,7 +84,8 @@ def outlined(model: str, wishes: Wishes, chosen: Mapping[str, object], precision
     """
     import torch2fpga
 
-    needing = [f"--{name}" for name in ("inputs", "calibration") if chosen[name] is not None]
+    weighty = ("inputs", "calibration", "generate", "max-length")
+    needing = [f"--{name}" for name in weighty if chosen[name] is not None]
     if needing:
         raise torch2fpga.CompileError(f"{model} has no weights, which {' and '.join(needing)} would need")
     sizes = {"tokens": chosen["seq"], "batch": chosen["batch"]}
@@ -113,6 +116,8 @@ def plan_command(
     tile: Tile = None,
     calibration: Calibration = None,
     inputs: Inputs = None,
+    generate: Generate = False,
+    max_length: MaxLength = None,
     save: SavePlan = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write all figures here.", show_default=False)
@@ -121,15 +126,19 @@ def plan_command(
     """See ``HELP``."""
     with typed_errors():
         wishes = Wishes(plan, board, objective, budget, clock, tile)
-        chosen = {"seq": seq, "batch": batch, "inputs": inputs, "calibration": calibration}
+        chosen = {
+            "seq": seq, "batch": batch, "inputs": inputs, "calibration": calibration,
+            "generate": generate or None, "max-length": max_length,
+        }  # fmt: skip
         compiled = saved_model(model, {**chosen, "precision": precision, "clock": clock, **wishes.options()})
         if compiled is not None:
             report = compiled.plan
         elif is_configuration(model):
             report = outlined(model, wishes, chosen, precision)
         else:
-            loaded = load(model, seq, batch, inputs)
-            report = compile_loaded(loaded, wishes, precision or "w8a8", calibration).plan
+            loaded = load(model, seq, batch, inputs, max_length)
+            text = {"generate": generate, "max_length": max_length}
+            report = compile_loaded(loaded, wishes, precision or "w8a8", calibration, text).plan
         show_plan(report)
         if save is not None:
             _written(save_plan(report, save))

@@ -11,7 +11,9 @@ from torch2fpga.emit.kernel import KernelPort, all_ports, parameter_targets
 from torch2fpga.errors import DesignError
 from torch2fpga.lower.deal import DealStage
 from torch2fpga.lower.embedding import EmbedStage, table_image
+from torch2fpga.lower.lanes import LaneStage
 from torch2fpga.lower.linear import MatmulStage
+from torch2fpga.plan.share import lane_weights
 
 Data = Mapping[str, list[Mapping[str, Any]]]
 
@@ -31,6 +33,9 @@ def image(design: Design, data: Data, kernel: Kernel, port: KernelPort) -> bytes
 def _weights(design: Design, data: Data, name: str) -> Iterator[bytes]:
     """Step by step the weights of a linear layer's array, or of those that share a port."""
     stage = design.stage(name)
+    if isinstance(stage, LaneStage):
+        yield from lane_weights(design, data, stage)
+        return
     arrays = [design.stage(x) for x in stage.arrays] if isinstance(stage, DealStage) else [stage]
     for step in range(stage.steps):
         for array in arrays:

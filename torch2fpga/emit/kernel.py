@@ -35,6 +35,7 @@ PORT_HEADERS = {
     "read_cache": "cache.hpp",
     "write_cache": "cache.hpp",
     "write_tokens": "turns.hpp",
+    "read_lane_words": "lanes.hpp",
 }
 
 
@@ -74,9 +75,24 @@ def config_lines(config: Mapping[str, Any]) -> list[str]:
             lines.append(f"static constexpr bool {key} = {'true' if value else 'false'};")
         elif isinstance(value, int):
             lines.append(f"static constexpr int {key} = {value};")
+        elif isinstance(value, tuple):
+            lines += _chosen(key, value)
         else:
             lines.append(f"using {key} = {value};")
     return lines
+
+
+def _chosen(name: str, values: tuple[int, ...]) -> list[str]:
+    """A member function: the value of that number."""
+    choice = str(values[-1])
+    for number in range(len(values) - 2, -1, -1):
+        if str(values[number]) != choice:  # the same value needs no question
+            choice = (
+                f"i == {number} ? {values[number]} : {choice}"
+                if number
+                else f"i == 0 ? {values[0]} : {choice}"
+            )
+    return [f"static constexpr int {name}(int i) {{ return {choice}; }}"]
 
 
 def comment_text(path: str) -> str:
@@ -233,6 +249,8 @@ def port_call(port: Port) -> Call:
         arguments: tuple[str, ...] = (port.name, stream)
     elif port.template == "gather_rows":
         arguments = (port.name, str(port.config["ids"]), stream, "batch", "seq")
+    elif port.template == "read_lane_words":
+        arguments = (port.name, stream, "seq")
     elif port.template == "read_positions_from":
         arguments = (port.name, stream, "seq", "past")
     elif port.template == "read_cache":

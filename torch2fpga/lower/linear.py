@@ -206,6 +206,7 @@ class MatmulStage(Stage):
         columns: output channels a cycle, a divisor of ``lanes`` with at least 64 weights a cycle (a
             memory word). More than ``lanes`` counts as ``lanes``; streamed weights arrive a word a
             cycle, which feeds 64 / lanes columns whatever is asked for.
+        lanes: of the array that it shares with other layers (``lower/lanes.py``); 0: an array of its own.
         keep: ``step`` (weights of a step on chip while its rows pass), ``resident`` (those of all steps,
             loaded once a launch), ``streamed`` (read again for every tile); "" is ``step`` up to
             ``KEEP_BYTES`` a step, else ``streamed``.
@@ -215,12 +216,17 @@ class MatmulStage(Stage):
     layout_out: Layout = SCALAR
     columns: int = 16
     keep: str = ""
+    lanes: int = 0
 
     weight_bits: ClassVar[int] = 8
     #: constants of a step that have a row for every output channel
     by_output: ClassVar[tuple[str, ...]] = ("weight",)
     header: ClassVar[str] = "matmul.hpp"
-    hold: ClassVar[str] = "tile"
+
+    @property
+    def hold(self) -> str:  # type: ignore[override]
+        """Shared lanes pass over all rows before the next layer's turn comes."""
+        return "seq" if self.lanes else "tile"
 
     def __post_init__(self) -> None:
         if self.keep and self.keep not in KEEPS:

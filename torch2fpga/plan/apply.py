@@ -12,6 +12,7 @@ from torch2fpga.lower.ways import WaysStage
 from torch2fpga.plan.fifo import size_fifos
 from torch2fpga.plan.partition import partition
 from torch2fpga.plan.plan import Plan
+from torch2fpga.plan.share import mark_shared, share_lanes
 from torch2fpga.plan.split import set_columns, set_keep, split_linear
 
 
@@ -47,5 +48,7 @@ def apply_plan(
         DesignError: for regions that are impossible.
     """
     design, data = apply_arrays(design, data, plan)
-    design = size_fifos(partition(design, plan.slr, board=board), board)
+    if plan.lanes:
+        design = mark_shared(design, plan.lanes)
+    design = share_lanes(size_fifos(partition(design, plan.slr, board=board), board))
     return replace(design, channels=dict(plan.channels)), data

@@ -11,10 +11,12 @@ from torch2fpga.design import Design, StepData
 from torch2fpga.errors import CompileError
 from torch2fpga.lower.attention import ScoresStage, ValuesStage
 from torch2fpga.lower.linear import MatmulStage
+from torch2fpga.lower.plumbing import LoopEnterStage, LoopExitStage
 from torch2fpga.plan.apply import apply_plan
 from torch2fpga.plan.optimise import Progress, optimise
 from torch2fpga.plan.partition import contiguous
 from torch2fpga.plan.plan import Array, Plan
+from torch2fpga.plan.share import lane_limit
 from torch2fpga.plan.summary import Gain
 
 
@@ -45,13 +47,44 @@ def put_into_effect(
         DesignError: for regions that are impossible.
     """
     gains: tuple[Gain, ...] = ()
-    if simple:
+    if wanted.lanes or (design.turns and not simple):
+        plan = lanes_plan(design, wanted, board)
+    elif simple:
         plan = simple_plan(design, wanted)
     else:
         found = optimise(design, wanted, progress)
         plan, gains = found.plan, found.gains
     planned, constants = apply_plan(design, data, plan, board)
     return Planned(planned, constants, plan, gains)
+
+
+def lanes_plan(design: Design, wanted: Plan, board: Board) -> Plan:
+    """Lanes beside as many ports as the card has left, all beside the memory; the stages that the layers
+    feed in the regions above it, so that what the lanes give and take goes over links.
+
+    The tile is one row if nothing else is asked for: what decodes a token needs no more.
+    """
+    others = sum(p.role != "weights" for p in design.ports) + any(s.params for s in design.stages)
+    count = wanted.lanes or max(1, min(board.masters - others, lane_limit(design)))
+    memory, *above = [board.memory_slr, *(i for i in range(len(board.slrs)) if i != board.memory_slr)]
+    first, last = above[0], above[-1]
+    slr: dict[str, int] = {}
+    passed = False
+    for stage in design.stages:
+        passed = passed or isinstance(stage, ValuesStage)
+        if isinstance(stage, MatmulStage) or stage.group == "before":
+            slr[stage.name] = memory
+        else:
+            slr[stage.name] = last if passed or stage.group == "after" else first
+    slr |= {s.name: first for s in design.stages if isinstance(s, LoopEnterStage)}
+    slr |= {s.name: last for s in design.stages if isinstance(s, LoopExitStage)}
+    arrays: dict[str, Array] = {}
+    for stage in design.stages:
+        if isinstance(stage, ScoresStage | ValuesStage):
+            arrays[stage.name] = wanted.arrays.get(
+                stage.name, Array(1, min(stage.columns, design.shape.lanes))
+            )
+    return replace(wanted, tile=wanted.tile or 1, lanes=count, arrays=arrays, slr={**slr, **wanted.slr})
 
 
 def simple_plan(design: Design, wanted: Plan) -> Plan:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
-from torch2fpga.boards import board_at
+from torch2fpga.boards import Board, board_at
 from torch2fpga.capture import Captured, capture
 from torch2fpga.compiler import (
     SIMPLE_TILE,
@@ -38,7 +38,8 @@ from torch2fpga.compiler import (
     wanted_plan,
     weight_format,
 )
-from torch2fpga.design import Design, Layout, Shape
+from torch2fpga.decoding import decoding
+from torch2fpga.design import Design, Layout, Port, Shape
 from torch2fpga.errors import CompileError, InputError
 from torch2fpga.lower.builder import Builder
 from torch2fpga.lower.linear import MatmulStage, quantise_weight
@@ -47,7 +48,7 @@ from torch2fpga.passes.calibrate import Statistics
 from torch2fpga.passes.manager import GraphPass, PassManager
 from torch2fpga.passes.quantise import Quantise
 from torch2fpga.passes.roll import Loop, widths_of
-from torch2fpga.plan.effect import put_into_effect
+from torch2fpga.plan.effect import Planned, put_into_effect
 from torch2fpga.plan.meta_model import build, read_config
 from torch2fpga.plan.optimise import Progress
 from torch2fpga.plan.plan import Plan
@@ -76,6 +77,8 @@ def outline(
     clock_mhz: float | None = None,
     lanes: int = 16,
     tile: int | None = None,
+    generate: bool = False,
+    max_length: int | None = None,
     progress: Progress | None = None,
 ) -> PlanReport:
     """How a Hugging Face configuration would be laid out on a card, without weights.
@@ -89,6 +92,7 @@ def outline(
         config: a configuration of transformers, its settings as a mapping, the path of a ``config.json``
             or of its folder (nothing is fetched).
         tokens, batch: sizes of a launch.
+        generate, max_length: as of ``compile``; ``tokens`` are those of a prompt then.
     Returns:
         What ``compiled.plan`` is of a compiled model; all of it modelled.
     Raises:
@@ -96,27 +100,59 @@ def outline(
         InputError: for sizes that the model cannot take.
         CaptureError, CompileError, ModelSpecError: see their texts.
     """
-    say = progress or (lambda phase, part: None)
     wanted = wanted_plan(
         plan, board=board, objective=objective, budget=budget, clock_mhz=clock_mhz, tile=tile
     )
+    planned, table = outlined(
+        config, tokens, batch, wanted, simple=plan == "simple", precision=precision, lanes=lanes,
+        length=(max_length or 0) if generate else None, progress=progress,
+    )  # fmt: skip
+    return summarise(planned.design, table, planned.plan, planned.gains)
+
+
+def outlined(
+    config: Any,
+    tokens: int,
+    batch: int,
+    wanted: Plan,
+    *,
+    simple: bool = False,
+    precision: str = "w8a8",
+    lanes: int = 16,
+    length: int | None = None,
+    progress: Progress | None = None,
+) -> tuple[Planned, Board]:
+    """The planned design of a configuration, without constants; see ``outline``.
+
+    Args:
+        length: most tokens of a text that is generated (0: chosen as ``compile`` does); None generates none.
+    """
+    say = progress or (lambda phase, part: None)
     table = board_at(wanted.board, wanted.clock_mhz)
     weights = replace(weight_format(precision, lanes), integers=_unread, by_rows=False, by_layout=False)
     settings, name = read_config(config)
     say("capture", 0.0)
     model, layers = _empty_model(settings)
-    captured = capture(model, _example(model, settings, name, tokens, batch))
+    example = _example(model, settings, name, tokens, batch)
+    decoder = None
+    if length is not None:
+        if not isinstance(model, Prompt):
+            raise CompileError(f"{name} is no causal language model: it generates nothing")
+        decoder = decoding(model.model, example, length or None)
+        example = dict(decoder.inputs)
+    captured = capture(model, example)
     module = PassManager(_passes(captured), given=("functional",)).run(captured.module)
     say("quantise", 0.5)
     PassManager([MadeUp(), Quantise(weights)], given=("rolled",)).run(module)
-    shape = Shape(lanes, wanted.tile or SIMPLE_TILE, batch, tokens)
-    lowered = Builder(module, shape, module.meta["loop"], design_name(model)).run()
+    most = decoder.length if decoder is not None else 0
+    shape = Shape(lanes, wanted.tile or SIMPLE_TILE, batch, tokens, most)
+    lowered = Builder(module, shape, module.meta["loop"], design_name(model), turns=most).run()
     design = _with_steps(lowered.design, module.meta["loop"], layers, model)
     planned = put_into_effect(
-        design, {}, wanted, table, plan == "simple", lambda phase, part: say(phase, 0.6 + 0.4 * part)
+        design, {}, wanted, table, simple, lambda phase, part: say(phase, 0.6 + 0.4 * part)
     )
     say("done", 1.0)
-    return summarise(planned.design, table, planned.plan, planned.gains)
+    return planned, table
 
 
 class Prompt(nn.Module):
@@ -229,6 +265,13 @@ def _unread(scaled: Tensor, layout: Layout, rows: Tensor | None) -> IntegerWeigh
     return IntegerWeights({"weight": nothing}, scale, nothing)
 
 
+def _longer(port: Port, layers: int) -> Port:
+    """A port of a cache with the rows of all layers."""
+    if port.role != "cache" or int(port.config["steps"]) == 1:
+        return port
+    return replace(port, words=port.words // FEW * layers, config={**port.config, "steps": layers})
+
+
 def _with_steps(design: Design, loop: Loop | None, layers: int, model: nn.Module) -> Design:
     """The design with the layer loop of the whole model."""
     if not layers:
@@ -242,7 +285,7 @@ def _with_steps(design: Design, loop: Loop | None, layers: int, model: nn.Module
     design = replace(design, stages=stages, steps=layers)
     arrays = {s.name: s for s in stages if isinstance(s, MatmulStage)}
     ports = [
-        arrays[p.binding].weight_port(design, p.streams[0]) if p.role == "weights" else p
+        arrays[p.binding].weight_port(design, p.streams[0]) if p.role == "weights" else _longer(p, layers)
         for p in design.ports
     ]
     return replace(design, ports=tuple(ports))

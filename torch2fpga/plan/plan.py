@@ -51,6 +51,8 @@ class Plan:
         multipliers: most products a cycle of all arrays together; 0: no such limit.
         tile: rows that share a pass over the weights; 0: not said.
         weights: where linear layers keep theirs, for those that do not say; empty: chosen by size.
+        lanes: of the array that all linear layers share, one beside each weight port (``lower/lanes.py``);
+            0: layers have arrays of their own.
         arrays: by the stage's name before it is split into copies.
         ways: channels a cycle of the other stages, by name.
         slr: super logic region of every stage, by name (copies have names of their own).
@@ -64,6 +66,7 @@ class Plan:
     multipliers: int = 0
     tile: int = 0
     weights: str = ""
+    lanes: int = 0
     arrays: Mapping[str, Array] = field(default_factory=dict)
     ways: Mapping[str, int] = field(default_factory=dict)
     slr: Mapping[str, int] = field(default_factory=dict)
@@ -71,7 +74,7 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON values."""
-        names = ("board", "clock_mhz", "objective", "budget", "multipliers", "tile", "weights")
+        names = ("board", "clock_mhz", "objective", "budget", "multipliers", "tile", "weights", "lanes")
         head = {k: getattr(self, k) for k in names}
         arrays = {name: _array_json(array) for name, array in self.arrays.items()}
         rest = {k: dict(getattr(self, k)) for k in ("ways", "slr", "channels")}
@@ -184,6 +187,7 @@ def _parsed(document: Mapping[str, Any], where: str) -> Plan:
         multipliers=r.whole("multipliers", top.get("multipliers", 0), 0, 1 << 20),
         tile=r.whole("tile", top.get("tile", 0), 0, LARGEST_TILE),
         weights=r.one_of("weights", top.get("weights", ""), ("", *KEEPS)),
+        lanes=r.whole("lanes", top.get("lanes", 0), 0, board.masters),
         arrays=arrays,
         ways=ways,
         slr=slr,

@@ -217,6 +217,19 @@ def _constants(
     return found
 
 
+def copy_of(design: Design, stage: MatmulStage, number: int, copies: int) -> MatmulStage:
+    """The array that makes every ``copies``-th output block of a layer from ``number`` on, streamed."""
+    blocks = blocks_of(stage.layout_out.blocks(design.shape.lanes), copies)[number]
+    return replace(_copy(design, stage, number, blocks), keep="streamed")
+
+
+def constants_of(
+    design: Design, stage: MatmulStage, step: Mapping[str, Any], number: int, copies: int
+) -> Mapping[str, Any]:
+    """The constants of that array for a step."""
+    return _constants(design, stage, step, number, copies)
+
+
 def _forks(
     design: Design, stage: MatmulStage, wanted: list[str]
 ) -> tuple[list[ForkStage], dict[str, Stream]]:

@@ -49,6 +49,9 @@ def _port_bytes(design: Design, port: Port, batch: int, seq: int, past: int) -> 
         return int(config["steps"] * config["row_words"]) * cached * WORD
     if port.template in ("gather_rows", "read_positions", "read_positions_from"):
         return batch * seq * int(config["row_words"]) * WORD
+    if port.template == "read_lane_words":
+        tiles = ceil_div(seq, design.shape.tile)
+        return int(config["steps"] * config["step_words"] * tiles + config["after_words"]) * WORD
     if port.template == "read_words":
         return int(config["steps"] * config["words"]) * WORD
     if port.template == "read_words_per_tile":

@@ -278,7 +278,7 @@ def _count(new: Any, length: Any, prompt: int, keys: int, problems: list[str]) -
     room = keys - prompt + 1
     if prompt and room >= 1 and not 1 <= count <= room:
         problems.append(
-            f"{name}={value}: {count} new tokens behind {prompt}, from 1 to {room} fit the length compiled for"
+            f"{name}={value}: {count} new tokens behind {prompt}; from 1 to {room} fit what was compiled"
         )
     return count
 

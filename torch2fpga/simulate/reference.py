@@ -49,7 +49,7 @@ class Reference:
         values: dict[str, Tensor] = {}
         trace: Trace = {}
         for group in ("before", "loop", "after"):
-            stages = [s for s in self.design.stages if s.group == group]
+            stages = [s for s in self.design.logic or self.design.stages if s.group == group]
             for step in range(self.design.steps if group == "loop" else 1):
                 for stage in stages:
                     self._stage(stage, step, inputs, like, values, trace if keep else None)

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Put the lanes in the place of the linear layers that share them (``lower/lanes.py``).
+
+This is the last step of a plan: everything that is sized and placed by what the layers mean (FIFOs, links)
+is done by then, with layers that give nothing out before a whole sequence is in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch2fpga.design import Design, Kernel, Port, Stage, Stream
+from torch2fpga.errors import DesignError
+from torch2fpga.lower.lanes import LanesDealStage, LanesGatherStage, LanesSelectStage, LaneStage
+from torch2fpga.lower.linear import MatmulStage
+from torch2fpga.lower.plumbing import RelayStage
+from torch2fpga.plan.split import constants_of, copy_of
+
+#: words that wait in front of a lane while it waits for its input: a URAM block is so deep
+PREFETCH = 4096
+#: tiles on the way from a lane to the next
+CHAIN = 16
+
+
+def members(design: Design) -> list[MatmulStage]:
+    """The layers that share the lanes, in order."""
+    return [s for s in design.logic or design.stages if isinstance(s, MatmulStage) and s.lanes]
+
+
+def lane_limit(design: Design) -> int:
+    """Lanes that no layer makes fewer channel blocks than."""
+    lanes = design.shape.lanes
+    return min(s.layout_out.blocks(lanes) for s in design.stages if isinstance(s, MatmulStage))
+
+
+def mark_shared(design: Design, count: int) -> Design:
+    """The design with ``count`` lanes for all of its linear layers, which are still stages of their own."""
+    stages = tuple(replace(s, lanes=count) if isinstance(s, MatmulStage) else s for s in design.stages)
+    return replace(design, stages=stages)
+
+
+def share_lanes(design: Design, prefetch: int = PREFETCH) -> Design:
+    """The lanes in the place of the layers that are marked (``mark_shared``); without such, the same design.
+
+    Args:
+        design: with kernels and FIFOs.
+        prefetch: words in front of each lane.
+    Raises:
+        DesignError: if the layers lie in several kernels.
+    """
+    layers = members(design)
+    if not layers:
+        return design
+    owner = {s: k for k in design.kernels for s in k.stages}
+    kernels = {owner[layer.name].name for layer in layers}
+    if len(kernels) > 1:
+        raise DesignError(f"layers that share lanes lie in several kernels: {', '.join(sorted(kernels))}")
+    kernel = owner[layers[0].name]
+    if any(a.group == "before" for a in layers):
+        raise DesignError("a layer in front of the layer loop cannot share lanes with those in it")
+    stages, streams, ports = _made(design, layers, prefetch)
+    ways = _ways_out(design, layers, stages[-1], kernel)
+    gone = {layer.name for layer in layers} | ways.relays
+    kept = tuple(s for s in design.stages if s.name not in gone)
+    dropped = {layer.inputs[1] for layer in layers} | {layer.outputs[0] for layer in layers}
+    shown = {n: s for n, s in design.streams.items() if n not in dropped}
+    old = [p for p in design.ports if not dropped & set(p.streams)]
+    stages = [*stages[:-1], ways.router]
+    changed = [_kernel(k, design, stages, gone, layers[-1].name, kernel) for k in design.kernels]
+    return replace(
+        design,
+        stages=(*ways.deals.values(), *_behind(design.stages, kept, stages, layers[-1].name)),
+        streams={**_deep(design, layers, shown), **streams, **ways.links},
+        ports=(*(replace(p, kernel=kernel.name) for p in ports), *old),
+        kernels=tuple(ways.into(k, kernel, dropped) for k in changed),
+        logic=design.stages,
+    )
+
+
+@dataclass(frozen=True)
+class _WaysOut:
+    """How sums leave the kernel of the lanes: one link to each kernel, and a stage there that deals them.
+
+    Attributes:
+        router: in the kernel of the lanes.
+        deals: kernel -> its stage.
+        links: streams between them.
+        relays: stages that were at the near ends of the links that these take the place of.
+    """
+
+    router: LanesDealStage
+    deals: Mapping[str, LanesDealStage]
+    links: Mapping[str, Stream]
+    relays: frozenset[str]
+
+    def into(self, kernel: Kernel, own: Kernel, gone: set[str]) -> Kernel:
+        """A kernel with its end of the links, without those that are gone."""
+        into = tuple(n for n in kernel.axis_in if n not in gone)
+        out = tuple(n for n in kernel.axis_out if n not in gone)
+        if kernel.name == own.name:
+            return replace(kernel, axis_in=into, axis_out=(*out, *self.links))
+        deal = self.deals.get(kernel.name)
+        if deal is None:
+            return replace(kernel, axis_in=into, axis_out=out)
+        stages = (deal.name, *(s for s in kernel.stages if s not in self.relays))
+        return replace(kernel, stages=stages, axis_in=(*into, *deal.inputs), axis_out=out)
+
+
+def _ways_out(design: Design, layers: list[MatmulStage], deal: Stage, kernel: Kernel) -> _WaysOut:
+    """Links of sums in the place of one for each layer, which the boundaries would not have wires for."""
+    assert isinstance(deal, LanesDealStage)
+    reader = {n: k.name for k in design.kernels for n in k.axis_in}
+    relay = {s.inputs[0]: s for s in design.stages if isinstance(s, RelayStage)}
+    where = [reader.get(n, kernel.name) for n in deal.outputs]
+    if kernel.name in where or any(n not in relay for n in deal.outputs):
+        raise DesignError(f"what layers that share lanes give must be read outside of kernel {kernel.name}")
+    targets = list(dict.fromkeys(where))
+    links, deals = {}, {}
+    for target in targets:
+        names = [n for n, w in zip(deal.outputs, where, strict=True) if w == target]
+        link = f"sums_to_{target}"
+        depth = max(design.streams[n].depth for n in names)
+        links[link] = Stream(link, "sums", "int32", depth=depth, link=True)
+        slots = tuple(names.index(n) if w == target else -1 for n, w in zip(deal.outputs, where, strict=True))
+        near = tuple(relay[n].outputs[0] for n in names)
+        deals[target] = replace(deal, name=f"lanes_deal_{target}", inputs=(link,), outputs=near, slots=slots)
+    router = replace(deal, outputs=tuple(links), slots=tuple(targets.index(w) for w in where))
+    return _WaysOut(router, deals, links, frozenset(relay[n].name for n in deal.outputs))
+
+
+def _made(
+    design: Design, layers: list[MatmulStage], prefetch: int
+) -> tuple[list[Stage], dict[str, Stream], list[Port]]:
+    """Stages, streams and ports of the lanes."""
+    s, count = design.shape, layers[0].lanes
+    loop = [layer for layer in layers if layer.group == "loop"]
+    ordered = [*loop, *(layer for layer in layers if layer.group == "after")]
+    common: dict[str, Any] = {
+        "path": "all linear layers",
+        "group": "loop",
+        "steps": design.steps,
+        "in_blocks": tuple(a.layout_in.blocks(s.lanes) for a in ordered),
+        "out_blocks": tuple(a.layout_out.blocks(s.lanes) for a in ordered),
+        "loop_uses": len(loop),
+        "count": count,
+        "group_blocks": int(getattr(ordered[0], "group_blocks", 0)),
+    }
+    streams = [Stream(f"lane_{i}_tiles", "tiles", str(s.tile), depth=CHAIN) for i in range(count)]
+    streams += [Stream(f"lane_{i}_words", "words", depth=prefetch) for i in range(count)]
+    streams += [Stream(f"lane_{i}_sums", "sums", "int32", depth=4 * s.tile) for i in range(count)]
+    streams += [Stream("lanes_sums", "sums", "int32", depth=4 * s.tile)]
+    chain = [
+        LaneStage(
+            name=f"lane_{i}",
+            inputs=(f"lane_{i}_tiles", f"lane_{i}_words"),
+            outputs=(*((f"lane_{i + 1}_tiles",) if i + 1 < count else ()), f"lane_{i}_sums"),
+            number=i,
+            **common,
+        )
+        for i in range(count)
+    ]
+    select = LanesSelectStage(
+        name="lanes_select", inputs=tuple(a.inputs[0] for a in ordered), outputs=("lane_0_tiles",), **common
+    )
+    gather = LanesGatherStage(
+        name="lanes_gather", inputs=tuple(f"lane_{i}_sums" for i in range(count)), outputs=("lanes_sums",),
+        **common,
+    )  # fmt: skip
+    deal = LanesDealStage(
+        name="lanes_deal", inputs=("lanes_sums",), outputs=tuple(a.outputs[0] for a in ordered),
+        slots=tuple(range(len(ordered))), **common,
+    )  # fmt: skip
+    taken = {x.name for x in design.stages} | set(design.streams)
+    new = {"lanes_select", "lanes_gather", "lanes_deal", *(x.name for x in chain), *(x.name for x in streams)}
+    if taken & new:
+        raise DesignError(f"lanes cannot be made: {', '.join(sorted(taken & new))} exist already")
+    ports = [_port(lane, design) for lane in chain]
+    return [select, *chain, gather, deal], {x.name: x for x in streams}, ports
+
+
+def _port(lane: LaneStage, design: Design) -> Port:
+    words = lane.words(design)
+    step, after = sum(words[: lane.loop_uses]), sum(words[lane.loop_uses :])
+    config = {
+        "steps": lane.steps,
+        "loop_uses": lane.loop_uses,
+        "step_words": step,
+        "after_words": after,
+        "words": words,
+    }
+    return Port(
+        f"{lane.name}_weights_in", "", "read", "weights", lane.name, step * lane.steps + after,
+        "read_lane_words", (lane.inputs[1],), config,
+    )  # fmt: skip
+
+
+def _deep(design: Design, layers: list[MatmulStage], streams: dict[str, Stream]) -> dict[str, Stream]:
+    """Inputs hold all rows: a layer's rows come while the lanes are still at work on the layer before."""
+    s, found = design.shape, dict(streams)
+    for layer in layers:
+        stream = found[layer.inputs[0]]
+        rows = (1 if stream.one_row else s.max_seq) * stream.tokens_per_row(s)
+        if not stream.link:
+            found[stream.name] = replace(stream, depth=max(stream.depth, rows))
+    return found
+
+
+def _behind(
+    stages: tuple[Stage, ...], kept: tuple[Stage, ...], made: list[Stage], last: str
+) -> tuple[Stage, ...]:
+    """``made`` where the last layer was: what brings the inputs of all stands in front of it."""
+    at = next(i for i, s in enumerate(stages) if s.name == last)
+    before = {s.name for s in stages[:at]}
+    return (*(s for s in kept if s.name in before), *made, *(s for s in kept if s.name not in before))
+
+
+def _kernel(
+    kernel: Kernel, design: Design, made: list[Stage], gone: set[str], last: str, own: Kernel
+) -> Kernel:
+    if kernel.name != own.name:
+        return kernel
+    by_name = {s.name: s for s in design.stages}
+    stages = tuple(by_name[n] for n in kernel.stages)
+    kept = tuple(s for s in stages if s.name not in gone)
+    return replace(kernel, stages=tuple(s.name for s in _behind(stages, kept, made, last)))
+
+
+def lane_weights(design: Design, data: Mapping[str, Any], lane: LaneStage) -> Iterator[bytes]:
+    """The image of a lane's port: step by step its blocks of every layer, then those behind the loop."""
+    for group in ("loop", "after"):
+        layers = [layer for layer in members(design) if layer.group == group]
+        for step in range(design.steps if group == "loop" else 1):
+            for layer in layers:
+                part = copy_of(design, layer, lane.number, lane.count)
+                own = constants_of(design, layer, data[layer.name][step], lane.number, lane.count)
+                yield part.weight_image(own, design)
