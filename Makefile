@@ -46,6 +46,7 @@ bench: $(VENV)/.test need-gxx ## the figures of benchmarks/, then the documents 
 	@$(BIN)/python -m benchmarks.memory_model --json benchmarks/results/memory_model.json
 	@$(BIN)/python -m benchmarks.timed --json benchmarks/results/timed.json
 	@$(BIN)/python -m benchmarks.planned --json benchmarks/results/planned.json
+	@$(BIN)/python -m benchmarks.generation --json benchmarks/results/generation.json
 	@$(BIN)/python -m benchmarks.rtl --json benchmarks/results/rtl.json
 	@$(BIN)/python -m benchmarks.resources --json benchmarks/results/resources.json
 	@$(BIN)/python -m benchmarks.published --json benchmarks/results/published.json

@@ -74,6 +74,26 @@ def gpt2() -> tuple[nn.Module, Inputs]:
     return GPT2LMHeadModel(config), {"input_ids": _ids()}
 
 
+def decoder() -> tuple[nn.Module, Inputs]:
+    """Grouped heads, rotary positions, gated MLP; compiled to generate text."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 48, "intermediate_size": 75, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = LlamaConfig(
+        vocab_size=WORDS,
+        num_hidden_layers=2,
+        max_position_embeddings=64,
+        bos_token_id=0,
+        eos_token_id=0,
+        **sizes,
+    )
+    return LlamaForCausalLM(config), {"input_ids": _ids()[:1]}
+
+
+#: more arguments of compile
+OPTIONS: dict[str, dict[str, Any]] = {"tiny decoder": {"generate": True, "max_length": 29}}
+
+
 def perceptron() -> tuple[nn.Module, Inputs]:
     """Linears and ReLU."""
     return nn.Sequential(nn.Linear(21, 50), nn.ReLU(), nn.Linear(50, 9)), (torch.randn(7, 21),)
@@ -87,7 +107,7 @@ def encoder() -> tuple[nn.Module, Inputs]:
 
 def cases() -> dict[str, Factory]:
     """Name -> factory of everything that is compiled."""
-    tiny = (perceptron, encoder, bert, distilbert, gpt2)
+    tiny = (perceptron, encoder, bert, distilbert, gpt2, decoder)
     found: dict[str, Factory] = {f"tiny {factory.__name__}": factory for factory in tiny}
     for path in sorted((ROOT / "examples").glob("[!_]*.py")):
         factory = getattr(importlib.import_module(f"examples.{path.stem}"), "factory", None)
@@ -96,8 +116,12 @@ def cases() -> dict[str, Factory]:
     return found
 
 
-def check(factory: Factory) -> tuple[list[Finding], Any, int]:
-    """(findings, compiled model, bytes of text) of one model."""
+def check(factory: Factory, options: Mapping[str, Any] | None = None) -> tuple[list[Finding], Any, int]:
+    """(findings, compiled model, bytes of text) of one model.
+
+    Args:
+        options: more arguments of ``compile``.
+    """
     torch.manual_seed(0)
     model, example = factory()
     model.eval()
@@ -107,7 +131,7 @@ def check(factory: Factory) -> tuple[list[Finding], Any, int]:
     with warnings.catch_warnings():
         # one sample is enough to see whether the text is well formed
         warnings.filterwarnings("ignore", message="calibrated on")
-        compiled = torch2fpga.compile(model, example)
+        compiled = torch2fpga.compile(model, example, **(options or {}))
     files = project_files(compiled)
     return check_project(files, include_dirs=[]), compiled, sum(map(len, files.values()))
 
@@ -126,7 +150,7 @@ def main() -> int:
     for name, factory in chosen.items():
         start = time.perf_counter()
         try:
-            findings, compiled, size = check(factory)
+            findings, compiled, size = check(factory, OPTIONS.get(name))
         except Exception:
             failed += 1
             console.print(

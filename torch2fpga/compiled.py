@@ -33,6 +33,7 @@ from torch2fpga.simulate.verify import (
     compare_taps,
     output_cosines,
     recorded_streams,
+    saturations,
     valid_rows,
 )
 
@@ -181,7 +182,8 @@ class CompiledModel:
         ]
         real = [o.double() * i.scale for o, i in zip(outputs, self.interface.outputs, strict=True)]
         near = output_cosines(real, self._float(inputs), valid_rows(self.origin, inputs))
-        return VerifyReport.build(self.design, rows, accuracy, same, near)
+        ends = saturations(self.design, trace)
+        return VerifyReport.build(self.design, rows, accuracy, same, near, ends)
 
     def time(
         self,

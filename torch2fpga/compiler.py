@@ -214,7 +214,9 @@ def compile(
     if decoder is not None:
         shape = replace(shape, max_seq=decoder.prompt, max_keys=decoder.length)
     turns = decoder.length if decoder is not None else 0
-    lowered = Builder(module, shape, module.meta["loop"], design_name(model), turns=turns).run()
+    lowered = Builder(module, shape, module.meta["loop"], design_name(model), turns=turns,
+                      channel_bytes=table.hbm_bytes,
+        caches=wanted.caches).run()  # fmt: skip
     say("plan", 0.9)
     planned = put_into_effect(
         lowered.design,
@@ -346,6 +348,11 @@ def _like_example(number: int, named: Mapping[str, Tensor], captured: Captured) 
             raise CaptureError(
                 f"calibration input {number}: {name} is {value.dtype} {tuple(value.shape)}, "
                 f"the example {example.dtype} {tuple(example.shape)}"
+            )
+        if any(n > most for n, most in zip(value.shape[:2], example.shape[:2], strict=False)):
+            raise CaptureError(
+                f"calibration input {number}: {name} is {tuple(value.shape)}, larger than the sizes that are "
+                f"compiled, {tuple(example.shape)}"
             )
 
 

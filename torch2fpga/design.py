@@ -145,7 +145,6 @@ class Stream:
         one_row: one row a sequence (behind a row selection) instead of all of them.
         depth: tokens that the FIFO holds.
         link: AXI stream between two kernels.
-        kept: the rows of earlier launches, one after the other, then those of this one.
     """
 
     name: str
@@ -155,7 +154,6 @@ class Stream:
     one_row: bool = False
     depth: int = 2
     link: bool = False
-    kept: bool = False
 
     def cpp_type(self, lanes: int) -> str:
         """The token's C++ type."""
@@ -193,25 +191,23 @@ class Tokens:
     element: str = "int8"
     layout: Layout = SCALAR
     one_row: bool = False
-    kept: bool = False
 
     @staticmethod
     def of(stream: Stream) -> Tokens:
         """What a stream is declared to carry."""
-        return Tokens(stream.kind, stream.element, stream.layout, stream.one_row, stream.kept)
+        return Tokens(stream.kind, stream.element, stream.layout, stream.one_row)
 
     def seen(self, lanes: int) -> Tokens:
         """Equal for two that are the same tokens: what does not matter for the kind is left out."""
         if self.kind in ("rows", "scores"):
             layout = self.layout.in_tokens(lanes) if self.kind == "rows" else self.layout
-            return Tokens(self.kind, self.element, layout, self.one_row, self.kept)
+            return Tokens(self.kind, self.element, layout, self.one_row)
         return Tokens(self.kind, one_row=self.one_row and self.kind == "exponents")
 
     def __str__(self) -> str:
         rows = f"{self.kind} of {self.element}, {self.layout.groups} x {self.layout.size}"
         text = rows if self.kind in ("rows", "scores") else self.kind
-        text = f"{text}, one a sequence" if self.one_row else text
-        return f"{text}, behind those of the cache" if self.kept else text
+        return f"{text}, one a sequence" if self.one_row else text
 
 
 #: memory words
@@ -311,6 +307,11 @@ class Stage:
     whole_first: ClassVar[tuple[int, ...]] = ()
     #: inputs that are not touched before a tile of the others is read
     tile_late: ClassVar[tuple[int, ...]] = ()
+
+    @property
+    def shares_array(self) -> bool:
+        """Has it an array together with other layers, which it waits for?"""
+        return False
 
     def config(self, design: Design) -> dict[str, Any]:
         """Members of the stage's C++ configuration struct."""

@@ -77,6 +77,11 @@ def _stream(entry: Mapping[str, Any]) -> Stream:
     return Stream(**{**entry, "layout": Layout(**entry["layout"])})
 
 
+def _port(entry: Mapping[str, Any]) -> Port:
+    config = {k: tuple(v) if isinstance(v, list) else v for k, v in entry["config"].items()}
+    return Port(**{**entry, "streams": tuple(entry["streams"]), "config": config})
+
+
 def _kernel(entry: Mapping[str, Any]) -> Kernel:
     fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
     return Kernel(**fields)
@@ -234,7 +239,7 @@ def _design(entry: Mapping[str, Any]) -> Design:
         Shape(**entry["shape"]),
         tuple(_stage(s, classes) for s in entry["stages"]),
         {s.name: s for s in streams},
-        tuple(Port(**{**p, "streams": tuple(p["streams"])}) for p in entry["ports"]),
+        tuple(_port(p) for p in entry["ports"]),
         tuple(_kernel(k) for k in entry["kernels"]),
         entry["steps"],
         dict(entry.get("channels", {})),

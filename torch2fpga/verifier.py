@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from torch2fpga.design import WORDS, Design, Tokens
+from torch2fpga.emit.kernel import masters
 from torch2fpga.errors import DesignError
 
 
@@ -43,8 +44,8 @@ def verify_design(design: Design) -> None:
     if design.kernels:
         problems += [f"stage {s.name} is in no kernel" for s in design.stages if s.name not in owner]
         problems += _wrong_kernels(design)
-        if sum(1 for _ in design.ports) > 32:
-            problems.append(f"{len(design.ports)} memory ports, the card has 32")
+        if masters(design) > 32:
+            problems.append(f"{masters(design)} AXI masters, the card has 32")
     if problems:
         raise DesignError("the design is inconsistent:\n" + "\n".join(f"  - {p}" for p in problems))
 

@@ -67,7 +67,7 @@ def test_too_many_ports_are_refused() -> None:
     design = compiled("mlp3d").design
     ports = len(all_ports(design))
     few = replace(U280, masters=ports - 1)
-    with pytest.raises(CompileError, match=rf"{ports} memory ports, the u280 has {ports - 1}"):
+    with pytest.raises(CompileError, match=rf"{ports} AXI masters, the u280 has {ports - 1}"):
         channels(design, few)
 
 

@@ -78,6 +78,7 @@ struct Sizes {
   static constexpr bool resident = TILE == 2;
   static constexpr int heads = 3;
   static constexpr int kv_groups = 1;
+  static constexpr bool cached = false;
   using kept_in = t2f::in_bram;
   static constexpr int head_blocks = 2;
   static constexpr int key_blocks = t2f::ceil_div(max_seq, LANES);

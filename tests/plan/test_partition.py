@@ -205,7 +205,7 @@ def test_the_verifier_finds_defects() -> None:
     (kernel,) = design.kernels
     fewer = (dataclasses.replace(kernel, stages=kernel.stages[:-1]),)
     assert "is in no kernel" in _broken(design, kernels=fewer)
-    assert "memory ports, the card has 32" in _broken(design, ports=design.ports * 20)
+    assert "AXI masters, the card has 32" in _broken(design, ports=design.ports * 20)
 
 
 @pytest.mark.parametrize("name", NAMES)

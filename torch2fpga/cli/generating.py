@@ -7,6 +7,7 @@ Standard output has the text and nothing else; progress and notes go to standard
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -174,8 +175,8 @@ class Asked:
         room = length - prompt + 1  # the last token is not read again
         if room < (self.new or 1):
             raise InputError(
-                f"{prompt} tokens of prompt and {self.new or 1} new: a text may have {length} tokens and one behind "
-                "them (--max-length, where the model has more positions)"
+                f"{prompt} tokens of prompt and {self.new or 1} new: a text may have {length} tokens and one "
+                "behind them (--max-length, where the model has more positions)"
             )
         return self.new or min(NEW_TOKENS, room)
 
@@ -304,7 +305,7 @@ def _asked(
     )
 
 
-@app.command("generate", help=HELP, epilog=EPILOG)
+@app.command("generate", help=re.sub(r"(?<!\n)\n(?!\n)", " ", HELP), epilog=EPILOG)
 def generate_command(
     model: options.Saved,
     prompt: Prompt = None,

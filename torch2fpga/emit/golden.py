@@ -18,6 +18,7 @@ from torch2fpga.design import Design, Port, Stream, ceil_div
 from torch2fpga.emit.golden_turns import TURNS, GoldenTurns
 from torch2fpga.emit.kernel import all_ports
 from torch2fpga.lower.plumbing import ForkStage, PackStage, RelayStage
+from torch2fpga.plan.share import dealt_sums
 from torch2fpga.runtime.host import InputSpec
 from torch2fpga.simulate.fixed import limits
 from torch2fpga.simulate.launch import Launch
@@ -161,6 +162,10 @@ def golden_run(compiled: CompiledModel) -> Golden:
         sources[name] = golden_path(root[name])
         if root[name] == name:
             files[sources[name]] = _tokens(trace, stream, design)
+    for name, uses in dealt_sums(design).items():
+        parts = [stream_tokens(trace[own.name][step], own, design.shape) for own, step in uses]
+        sources[name] = golden_path(name)
+        files[sources[name]] = np.concatenate(parts).tobytes()
     for _, port in all_ports(design):
         if port.role in ("ids", "mask", "rows"):
             buffer = interface.buffer(port.binding, port.role, quantised, design)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torch2fpga.design import Port
+from torch2fpga.design import Port, Stream
 from torch2fpga.lower.cache import CacheStage
 from torch2fpga.lower.plumbing import ForkStage
 from torch2fpga.lower.sample import SampleStage, sample, settings_word
 from torch2fpga.lower.turns import TokenEnterStage, TokenExitStage
+from torch2fpga.plan.share import dealt_sums
 from torch2fpga.simulate.launch import Launch
 from torch2fpga.simulate.reference import Reference, Trace
 from torch2fpga.simulate.tokens import rows_to_tokens
@@ -67,7 +69,17 @@ class GoldenTurns:
             for name, stream in self.design.streams.items()
             if stream.kind in VALUES and name in self.trace
         }
+        found |= {name: self._sums(uses) for name, uses in dealt_sums(self.design).items()}
         return found | {name: np.array(ids, dtype=np.int32).tobytes() for name, ids in self._ids().items()}
+
+    def _sums(self, uses: Sequence[tuple[Stream, int]]) -> bytes:
+        """Sums of shared lanes, turn by turn."""
+        parts = [
+            launch_tokens([self.trace[stream.name][step]], stream, self.design, Launch(1, rows, first))
+            for first, rows in self.launch.rows()
+            for stream, step in uses
+        ]
+        return np.concatenate(parts).tobytes()
 
     def _ids(self) -> dict[str, list[int]]:
         """Streams of ids, forks of them too."""
@@ -102,7 +114,7 @@ class GoldenTurns:
         return np.pad(rows, ((0, 0), (0, int(port.config["row_words"]) * 64 - rows.shape[1])))
 
     def _binding(self, stage: CacheStage) -> str:
-        return next(p.binding for p in self.design.ports if stage.inputs[1] in p.streams)
+        return next(p.binding for p in self.design.ports if stage.outputs[1] in p.streams)
 
     def words(self, port: Port) -> bytes:
         """What the stream of a port of a cache, or of the settings, carries in the launch."""

@@ -26,7 +26,11 @@ def image(design: Design, data: Data, kernel: Kernel, port: KernelPort) -> bytes
         name, index = port.binding.rsplit("_table", 1)
         stage = design.stage(name)
         assert isinstance(stage, EmbedStage)
-        return table_image(data[name][0][f"table{index}"], stage.layout, design.shape.lanes)
+        table = data[name][0][f"table{index}"]
+        config = next(p.config for p in design.ports if p.name == port.name)
+        first = int(config.get("first", 0))
+        table = table[first : first + int(config.get("rows", len(table)))]
+        return table_image(table, stage.layout, design.shape.lanes)
     return b"".join(_parameters(design, data, kernel))
 
 

@@ -19,6 +19,7 @@ from torch2fpga.design import (
     Stage,
     Stream,
 )
+from torch2fpga.emit.caches import BUNDLE, caches_call, caches_process, written_here
 from torch2fpga.emit.layout import Call, listed
 from torch2fpga.emit.turns import LAUNCH, launch_numbers, turns_of
 from torch2fpga.plan.fifo import storage_of
@@ -29,6 +30,7 @@ WRITE_OPTIONS = "num_write_outstanding=16 max_write_burst_length=32"
 
 PORT_HEADERS = {
     "gather_rows": "embed.hpp",
+    "gather_part": "embed.hpp",
     "read_positions": "embed.hpp",
     "read_positions_from": "embed.hpp",
     "read_ids": "embed.hpp",
@@ -128,6 +130,21 @@ def kernel_ports(design: Design, kernel: Kernel) -> list[KernelPort]:
 def port_bytes(port: KernelPort) -> int:
     """Bytes of a port's buffer at the compiled maximum."""
     return port.words * (4 if port.role in ("ids", "tokens") else 64)
+
+
+def bundle(port: KernelPort) -> str:
+    """Master of a port: its own, or the one that writes all caches."""
+    return BUNDLE if port.role == "cache" and port.write else f"gmem_{port.name}"
+
+
+def masters(design: Design) -> int:
+    """AXI masters of all kernels; of a design without kernels, of the ports it declares."""
+    if not design.kernels:
+        caches = sum(written_here(p) for p in design.ports)
+        return len(design.ports) - caches + (1 if caches else 0)
+    ports = [(kernel.name, bundle(port)) for kernel, port in all_ports(design)]
+    shared = {p for p in ports if p[1] == BUNDLE}
+    return sum(p not in shared for p in ports) + len(shared)
 
 
 def _pointer(port: Port) -> str:
@@ -247,7 +264,7 @@ def port_call(port: Port) -> Call:
     rows = ("batch", "1" if port.config.get("one_row") else "seq")
     if port.template == "read_words":
         arguments: tuple[str, ...] = (port.name, stream)
-    elif port.template == "gather_rows":
+    elif port.template in ("gather_rows", "gather_part"):
         arguments = (port.name, str(port.config["ids"]), stream, "batch", "seq")
     elif port.template == "read_lane_words":
         arguments = (port.name, stream, "seq")
@@ -346,7 +363,7 @@ def _calls(design: Design, kernel: Kernel) -> list[Call]:
     # waits for one of them, ids before the gather that reads them.
     made = {out for name in kernel.stages for out in design.stage(name).outputs}
     early = [p for p in reads if not made & set(p.takes)]
-    early.sort(key=lambda p: p.template == "gather_rows")
+    early.sort(key=lambda p: p.template.startswith("gather_"))
     calls = [port_call(p) for p in early]
     targets = list(dict.fromkeys(stream for _, stream in parameter_targets(design, kernel)))
     if targets:
@@ -360,7 +377,10 @@ def _calls(design: Design, kernel: Kernel) -> list[Call]:
         done |= set(stage.outputs)
         calls += [port_call(p) for p in waiting if made & set(p.takes) <= done]
         waiting = [p for p in waiting if not made & set(p.takes) <= done]
-    return calls + [port_call(p) for p in ports if p.direction == "write"]
+    writes = [p for p in ports if p.direction == "write"]
+    caches = [p for p in writes if written_here(p)]
+    calls += [caches_call(caches)] if caches else []
+    return calls + [port_call(p) for p in writes if not written_here(p)]
 
 
 def _parameter_source(kernel: Kernel) -> tuple[str, str]:
@@ -402,6 +422,8 @@ def _parameter_process(design: Design, kernel: Kernel) -> dict[str, Any] | None:
 def kernel_source(design: Design, kernel: Kernel) -> str:
     """C++ text of one kernel."""
     calls, loops = _calls(design, kernel), []
+    caches = [p for p in design.ports if p.kernel == kernel.name and written_here(p)]
+    names = {p.name: type_name(p.name) for p in caches}
     if design.turns:
         types, once = _parameter_types(design, kernel), {p.name for p in design.ports if p.role == "ids"}
         loops = [turns_of(call, types, design.turns) for call in calls if call.name not in once]
@@ -415,9 +437,10 @@ def kernel_source(design: Design, kernel: Kernel) -> str:
         params=_parameter_process(design, kernel),
         loops=loops,
         scalars=scalars(design, kernel),
+        caches=caches_process(caches, _parameter_types(design, kernel), names) if caches else None,
         head=listed(f'extern "C" void {kernel.name}', arguments(design, kernel), " {"),
         ports=[
-            {"name": p.name, "bundle": f"gmem_{p.name}", "depth": p.words,
+            {"name": p.name, "bundle": bundle(p), "depth": p.words,
              "options": WRITE_OPTIONS if p.write else READ_OPTIONS}
             for p in kernel_ports(design, kernel)
         ],

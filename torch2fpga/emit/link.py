@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch2fpga.boards import Board
 from torch2fpga.design import Design, Estimate, Kernel
-from torch2fpga.emit.kernel import KernelPort, all_ports, links, port_bytes, render, shares
+from torch2fpga.emit.kernel import KernelPort, all_ports, links, masters, port_bytes, render, shares
 from torch2fpga.errors import CompileError
 from torch2fpga.plan.wires import wire_problems
 
@@ -42,8 +42,8 @@ def channels(
                 f"a memory channel of the {board.name} holds {board.hbm_bytes:,}"
             )
     same = {p.name: reader.name for _, p in ports for _, reader in ports if shares(p, reader)}
-    if len(ports) > board.masters:
-        problems.append(f"{len(ports)} memory ports, the {board.name} has {board.masters} masters")
+    if masters(design) > board.masters:
+        problems.append(f"{masters(design)} AXI masters, the {board.name} has {board.masters}")
     if len(ports) - len(same) > board.hbm_channels:
         problems.append(f"{len(ports)} memory ports, the {board.name} has {board.hbm_channels} channels")
     if problems:

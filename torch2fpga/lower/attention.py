@@ -31,6 +31,7 @@ from torch2fpga.design import (
 )
 from torch2fpga.lower.attention_arrays import ScoresStage, ValuesStage, head_config
 from torch2fpga.lower.cache import cached_rows
+from torch2fpga.lower.heads import heads_apart, heads_together
 from torch2fpga.lower.linear import matmul_const
 from torch2fpga.lower.registry import Operator, operator, takes
 from torch2fpga.lower.requant import multiplier
@@ -191,30 +192,52 @@ def _lower(b: Any, nodes: Sequence[Node]) -> str:
     layout, name = Layout(heads, int(node.meta["channels"]) // heads), b.name(node)
     kept = Layout(heads // shared, layout.size)
     q, k, v = (b.demand(a, "attn", of) for a, of in zip(node.args[:3], (layout, kept, kept), strict=True))
+    parts = b.cache_parts(kept)
+    if len(parts) == 1:
+        return _attend(b, nodes, name, (q, k, v), layout, 0)
+    queries = heads_apart(b, node, f"{name}_q", q, [n * shared for n in parts])
+    keys, values = (heads_apart(b, node, f"{name}_{x}", y, parts) for x, y in (("k", k), ("v", v)))
+    found, first = [], 0
+    for number, part in enumerate(zip(queries, keys, values, strict=True)):
+        own = Layout(parts[number] * shared, layout.size)
+        found.append(_attend(b, nodes, f"{name}_{number}", part, own, first))
+        first += own.groups
+    return heads_together(b, node, name, found)
+
+
+def _attend(
+    b: Any, nodes: Sequence[Node], name: str, given: tuple[str, str, str], layout: Layout, first: int
+) -> str:
+    """Stages of some heads of queries, the first of which is ``first`` of the layer's."""
+    node, (q, k, v) = nodes[0], given
+    shared = int(node.kwargs["kv_groups"])
+    kept = Layout(layout.groups // shared, layout.size)
     mask = b.mask(node.args[3]) if node.args[3] is not None else None
     scores = b.scores(f"{name}_scores", layout, "int32")
     weights = b.scores(f"{name}_weights", layout, "uint8")
     params = b.words(f"{name}_softmax_params")
-    out = b.raw(f"{name}_mean", layout, node)
-    causal = node.kwargs["causal"]
-    data = [n.meta["data"] for n in nodes]
+    out = str(b.raw(f"{name}_mean", layout, node))
+    own = slice(first, first + layout.groups)
+    data = [{**n.meta["data"], "m": n.meta["data"]["m"][own]} for n in nodes]
     nothing: list[dict[str, Any]] = [{} for _ in nodes]
     cached = bool(b.shape.max_keys)
+    keys: tuple[str, ...] = (k,)
+    values: tuple[str, ...] = (v,)
     if cached:
-        k, v = (cached_rows(b, node, f"{name}_{part}", x, kept) for part, x in (("k", k), ("v", v)))
+        keys, values = (cached_rows(b, node, f"{name}_{part}", x, kept) for part, x in (("k", k), ("v", v)))
     array: dict[str, Any] = {"layout": layout, "kv_groups": shared, "cached": cached}
-    b.add(ScoresStage(**b.common(node, f"{name}_qk", (q, k), (scores,)), **array), nothing)
+    b.add(ScoresStage(**b.common(node, f"{name}_qk", (q, *keys), (scores,)), **array), nothing)
     inputs = (scores,) if mask is None else (scores, mask)
     softmax = SoftmaxStage(
         **b.common(node, f"{name}_softmax", inputs, (weights,), params),
         layout=layout,
-        causal=causal,
+        causal=node.kwargs["causal"],
         masked=mask is not None,
         window=node.kwargs["window"],
         cached=cached,
     )
     b.add(softmax, data)
-    b.add(ValuesStage(**b.common(node, f"{name}_pv", (weights, v), (out,)), **array), nothing)
+    b.add(ValuesStage(**b.common(node, f"{name}_pv", (weights, *values), (out,)), **array), nothing)
     return out
 
 

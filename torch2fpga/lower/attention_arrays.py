@@ -8,7 +8,7 @@ before is multiplied. The operator itself and the softmax between them are in ``
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch2fpga import costs
 from torch2fpga.design import (
     SCALAR,
+    WORDS,
     Depths,
     Design,
     Estimate,
@@ -57,7 +58,7 @@ class KeyedArray(Stage):
         columns: keys a cycle, a divisor of 16; in tokens of 8 keys at most 8. Each meets 16 (8) channels for
             every row of the tile.
         kv_groups: consecutive heads of queries that share a head of keys and values, which is kept once.
-        cached: rows of earlier launches come first.
+        cached: rows of earlier turns come first, as words of a cache, which are a third input.
     """
 
     layout: Layout = SCALAR
@@ -92,10 +93,20 @@ class KeyedArray(Stage):
         """Cycles that a key block takes."""
         return design.shape.lanes // self.banks(design)
 
+    def word_blocks(self, design: Design) -> int:
+        """Channel blocks of a row that come in together: those of a word of a cache, or one."""
+        return 64 // design.shape.lanes if self.cached else 1
+
+    def split(self, design: Design) -> int:
+        """Memories a bank: a cycle writes no more than one block of a word into each, and where there are
+        fewer banks than blocks of a word the banks are split by block."""
+        return max(1, self.word_blocks(design) // self.banks(design))
+
     def bank_depth(self, design: Design) -> int:
-        """Tokens that a bank holds at the longest sequence."""
+        """Tokens that a memory of a bank holds at the longest sequence."""
         s = design.shape
-        return self.kept_layout.blocks(s.lanes) * ceil_div(s.keys, s.lanes) * self._parts(design)
+        blocks = ceil_div(self.kept_layout.blocks(s.lanes), self.split(design))
+        return blocks * ceil_div(s.keys, s.lanes) * self._parts(design)
 
     def storage(self, design: Design) -> str:
         """What the banks are made of: ``lutram``, ``bram`` or ``uram``."""
@@ -114,14 +125,41 @@ class KeyedArray(Stage):
     def runtime_arguments(self) -> list[str]:
         return [*super().runtime_arguments(), *(["past"] if self.cached else [])]
 
-    def kept_rows(self) -> Tokens:
+    def kept_rows(self) -> list[Tokens]:
         """Keys or values as they come in."""
-        return replace(self.rows("int8", self.kept_layout), kept=self.cached)
+        return [self.rows("int8", self.kept_layout), *([WORDS] if self.cached else [])]
+
+    def row_words(self, design: Design) -> int:
+        """Words of a row of the cache."""
+        return ceil_div(self.kept_layout.blocks(design.shape.lanes), 64 // design.shape.lanes)
+
+    def words_ahead(self, design: Design) -> int:
+        """Words of the next step's rows that come in while one row of this step is multiplied, a word a
+        cycle: so deep a FIFO keeps the memory port busy all the time."""
+        heads = self.layout.groups
+        keys = ceil_div(design.shape.keys, design.shape.lanes) * self._parts(design)
+        multiplied = heads * self.layout.group_blocks(design.shape.lanes) * keys
+        return min(multiplied, self.row_words(design) * design.shape.keys)
 
     def _kept(self, design: Design) -> Estimate:
-        """The banks."""
+        """The banks, and where rows come from a cache what spreads its words over them and finds them."""
         memory = {"lutram": costs.lutram, "bram": costs.bram, "uram": costs.uram}[self.storage(design)]
-        return costs.times(self.banks(design), memory(self.bank_depth(design), design.shape.lanes * 8))
+        token, banks, split = design.shape.lanes * 8, self.banks(design), self.split(design)
+        kept = costs.times(banks * split, memory(self.bank_depth(design), token))
+        if not self.cached:
+            return kept
+        blocks, address = self.word_blocks(design), 16
+        turns = blocks // split
+        # A memory is written by two loops; which block of a word it takes, and where, depends on the row.
+        written = costs.times(banks * split, costs.select(token + address, 2))
+        places = costs.times(turns, costs.times(2, costs.add(address)))
+        if turns > 1:
+            block = costs.times(split, costs.select(token, turns)) + costs.select(address, turns)
+            written += costs.times(banks, block + costs.add(4) + costs.compare(4))
+        found = costs.times(banks, costs.select(token, blocks) + costs.register(token))
+        control = costs.loop() + costs.multiply_constant(32, self.row_words(design), 32)
+        counters = costs.times(3, costs.counter(16)) + costs.port(512)
+        return costs.total(kept, written, places, found, control, counters)
 
     #: its main loop
     label: ClassVar[str] = ""
@@ -142,8 +180,9 @@ class KeyedArray(Stage):
             group = max((blocks if scores else keys) * parts, n)
             taking, working = (blocks if scores else keys) * n, (keys if scores else blocks) * group
             iterations += count * (taking + (heads - 1) * max(taking, working) + working + n)
-        rows = heads // self.kv_groups * blocks
-        keep = pipelined(rows * seq, depth("KEEP")) + (pipelined(rows * past, depth("PAST")) if past else 0)
+        keep = pipelined(heads // self.kv_groups * blocks * seq, depth("KEEP"))
+        if past:
+            keep += pipelined(self.row_words(design) * past, depth("PAST"))
         return self.steps * batch * (keep + pipelined(iterations, depth(self.label)))
 
 
@@ -167,7 +206,7 @@ class ScoresStage(KeyedArray):
     label: ClassVar[str] = "SCORES"
 
     def carried(self) -> tuple[list[Tokens], list[Tokens]]:
-        return [self.rows("int8", self.layout), self.kept_rows()], [Tokens("scores", "int32", self.layout)]
+        return [self.rows("int8", self.layout), *self.kept_rows()], [Tokens("scores", "int32", self.layout)]
 
     def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
         assert inputs[0] is not None and inputs[1] is not None
@@ -210,7 +249,7 @@ class ValuesStage(KeyedArray):
 
     def carried(self) -> tuple[list[Tokens], list[Tokens]]:
         weights = Tokens("scores", "uint8", self.layout)
-        return [weights, self.kept_rows()], [self.rows("int32", self.layout)]
+        return [weights, *self.kept_rows()], [self.rows("int32", self.layout)]
 
     def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
         assert inputs[0] is not None and inputs[1] is not None

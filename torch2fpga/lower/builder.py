@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import fx
 
-from torch2fpga.design import Design, Layout, Port, Shape, Stage, Stream
+from torch2fpga.design import Design, Layout, Port, Shape, Stage, Stream, ceil_div
 from torch2fpga.lower.boundary import float_input, integer_input, outputs
 from torch2fpga.lower.embedding import row_words
 from torch2fpga.lower.forks import insert_forks
+from torch2fpga.lower.large_table import large_table
 from torch2fpga.lower.linear import MatmulStage
 from torch2fpga.lower.loop_ends import close_loop, open_loop
 from torch2fpga.lower.plumbing import (
@@ -36,6 +37,10 @@ from torch2fpga.passes.fold_constants import attribute
 from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.quantise import Format, demands, wide_element
 from torch2fpga.passes.roll import Loop
+
+#: ports that bring weights, and cycles of a layer in which they bring those of the next one: what a cache
+#: has time for
+WEIGHT_PORTS, GAP_CYCLES = 20, 1500
 
 #: element type of a role's format, where it is always the same
 ELEMENT_OF = {"mac": "int8", "attn": "int8", "act": "int32", "factor": "int16", "rotary": "int16"}
@@ -67,6 +72,8 @@ class Builder:
 
     Attributes:
         turns: most tokens that a launch generates (0: none).
+        caches: parts of an attention with a cache each (0: as many as it takes).
+        channel_bytes: of a memory channel; larger embedding tables lie in several.
         go, back: streams of the loop over tokens: a turn begins, and its token goes round.
         beginnings, reports: what awaits the one, and what a turn's end waits for.
     """
@@ -83,6 +90,8 @@ class Builder:
     outputs: list[dict[str, Any]] = field(default_factory=list)
     native: dict[str, tuple[str, tuple[Node, ...]]] = field(default_factory=dict)
     turns: int = 0
+    channel_bytes: int = 1 << 28
+    caches: int = 0
 
     def __post_init__(self) -> None:
         self.go: str | None = None
@@ -217,6 +226,9 @@ class Builder:
         """A memory port for an embedding table."""
         words = row_words(layout, self.shape.lanes)
         entries = attribute(self.module, str(table.target)).shape[0]
+        if ids is not None and entries * words * 64 > self.channel_bytes:
+            path = str(table.target)
+            return large_table(self, name, name, entries, words, ids, rows, path)
         config: dict[str, Any] = {"row_words": words}
         if ids is not None:
             config["ids"] = ids
@@ -246,6 +258,28 @@ class Builder:
             )
         )
         return enter_tokens(self, stream) if self.turns else stream
+
+    def cache_parts(self, kept: Layout) -> list[int]:
+        """Heads of keys in each part of an attention; a part has arrays and a cache of its own.
+
+        There are as many parts as ports are needed to read keys (or values) of the longest text in the
+        time in which the weights of a step come in, or as ``caches`` says.
+        """
+        if not self.shape.max_keys:
+            return [kept.groups]
+        count = self.caches
+        if not count:
+            words = ceil_div(kept.blocks(self.shape.lanes) * self.shape.lanes, 64) * self.shape.max_keys
+            count = max(1, int(words / (self._step_bytes() / 64 / WEIGHT_PORTS + GAP_CYCLES)))
+        count = min(count, kept.groups)
+        return [(kept.groups + i) // count for i in range(count)]
+
+    def _step_bytes(self) -> int:
+        """Bytes of the weights of a layer of the loop."""
+        nodes = self.loop.instances[0] if self.loop is not None else list(self.module.graph.nodes)
+        linear = [n for n in nodes if n.op == "call_function" and "weights" in n.meta]
+        sizes = [attribute(self.module, str(n.args[1].target)).numel() for n in linear]
+        return sum(sizes) * (linear[0].meta["weights"].array.weight_bits if linear else 8) // 8
 
     def begins(self) -> str:
         """A stream with a token each turn, for a process that awaits its beginning."""

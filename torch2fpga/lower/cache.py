@@ -35,15 +35,15 @@ def row_words(layout: Layout, lanes: int) -> int:
     return ceil_div(layout.blocks(lanes) * lanes, 64)
 
 
-def cached_rows(b: Any, node: Node, name: str, x: str, layout: Layout) -> str:
-    """The stream ``x`` of keys or values behind the rows that a cache has of earlier turns.
+def cached_rows(b: Any, node: Node, name: str, x: str, layout: Layout) -> tuple[str, str]:
+    """A cache of the rows of keys or values that ``x`` brings: (those rows, words of earlier turns' rows).
 
     Adds the stage, and the two ports at the cache: both have the same memory.
     """
     words = row_words(layout, b.shape.lanes)
-    out = b.stream(f"{name}_kept", "rows", element="int8", layout=layout, kept=True)
+    out = b.stream(f"{name}_new", "rows", element="int8", layout=layout)
     stored, fresh = b.words(f"{name}_stored"), b.words(f"{name}_fresh")
-    stage = CacheStage(**b.common(node, b.unique(f"{name}_cache"), (x, stored), (out, fresh)), layout=layout)
+    stage = CacheStage(**b.common(node, b.unique(f"{name}_cache"), (x,), (out, fresh)), layout=layout)
     b.add(stage, [{} for _ in range(b.steps)])
     config = {"steps": b.steps, "row_words": words, "step_words": words * b.shape.max_keys}
     size = b.steps * words * b.shape.max_keys
@@ -55,14 +55,16 @@ def cached_rows(b: Any, node: Node, name: str, x: str, layout: Layout) -> str:
                   config, reports=b.written(name),
     )  # fmt: skip
     b.ports += [reader, writer]
-    return str(out)
+    if len(b.reports) > 1:  # caches are written one after the other: the later ones wait for all rows
+        b.streams[fresh] = replace(b.streams[fresh], depth=b.shape.max_seq * words)
+    return out, stored
 
 
 @dataclass(frozen=True)
 class CacheStage(Stage):
-    """Rows of earlier turns from memory, then those of this one, which also go to memory.
+    """The rows of a turn go on, and to memory.
 
-    Cycles of a step: PAST of past * blocks, NEW of seq * blocks.
+    Cycles of a step: NEW of seq * blocks.
     """
 
     layout: Layout = SCALAR
@@ -72,32 +74,26 @@ class CacheStage(Stage):
 
     def carried(self) -> tuple[list[Tokens], list[Tokens]]:
         rows = self.rows("int8", self.layout)
-        return [rows, WORDS], [replace(rows, kept=True), WORDS]
+        return [rows], [rows, WORDS]
 
     def runtime_arguments(self) -> list[str]:
-        return ["seq", "past"]
+        return ["seq"]
 
     def config(self, design: Design) -> dict[str, Any]:
-        return {"blocks": self.layout.blocks(design.shape.lanes), "max_keys": design.shape.keys}
+        return {"blocks": self.layout.blocks(design.shape.lanes)}
 
     def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
-        """All rows from the first on are given: those of a turn come behind the earlier ones."""
         assert inputs[0] is not None
         return [inputs[0], inputs[0]]
 
     def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
-        return batch * self.turn_cycles(design, seq, 0, depth)
-
-    def turn_cycles(self, design: Design, seq: int, past: int, depth: Depths) -> int:
         blocks = self.layout.blocks(design.shape.lanes)
-        stored = pipelined(past * blocks, depth("PAST")) if past else 0
-        return self.steps * (stored + pipelined(seq * blocks, depth("NEW")))
+        return batch * self.steps * pipelined(seq * blocks, depth("NEW"))
 
     def cost(self, design: Design) -> Estimate:
         s = design.shape
-        token, parts = s.lanes * 8, 64 // s.lanes
-        filling = costs.registers(s.tile, 512) + costs.select(512, s.tile) + costs.select(token, parts)
-        control = costs.times(2, costs.loop()) + costs.row_walk() + costs.times(4, costs.counter(8))
-        turns = costs.times(2, costs.multiply_constant(32, self.layout.blocks(s.lanes), 32))
-        ends = costs.times(2, costs.port(token)) + costs.times(2, costs.port(512))
+        filling = costs.registers(s.tile, 512) + costs.select(512, s.tile)
+        control = costs.loop() + costs.row_walk() + costs.times(3, costs.counter(8))
+        turns = costs.multiply_constant(32, self.layout.blocks(s.lanes), 32)
+        ends = costs.times(2, costs.port(s.lanes * 8)) + costs.port(512)
         return replace(filling + control + turns + ends, cycles=self.nominal_cycles(design))

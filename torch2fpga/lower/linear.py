@@ -224,9 +224,13 @@ class MatmulStage(Stage):
     header: ClassVar[str] = "matmul.hpp"
 
     @property
+    def shares_array(self) -> bool:
+        return self.lanes > 0
+
+    @property
     def hold(self) -> str:  # type: ignore[override]
-        """Shared lanes pass over all rows before the next layer's turn comes."""
-        return "seq" if self.lanes else "tile"
+        """Shared lanes hold all rows while other layers have their turn (see ``plan/fifo.py``)."""
+        return "" if self.lanes else "tile"
 
     def __post_init__(self) -> None:
         if self.keep and self.keep not in KEEPS:

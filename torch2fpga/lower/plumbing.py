@@ -102,7 +102,7 @@ class RelayStage(FlowStage):
 
     Attributes:
         uses: times its rows pass per launch.
-        cached: what passes is more where a cache has earlier rows (their keys, or the rows themselves).
+        cached: what passes is more where a cache has earlier rows: their keys.
     """
 
     uses: int = 1
@@ -118,7 +118,7 @@ class RelayStage(FlowStage):
     def config(self, design: Design) -> dict[str, Any]:
         kind, scores = self.like.kind, self.like.kind == "scores"
         s, rows = design.shape, 1 if self.one_row else design.shape.max_seq
-        found = {
+        return {
             **super().config(design),
             "blocks": self.like.layout.groups if scores else self.like.tokens_per_row(s),
             "uses": self.uses,
@@ -126,7 +126,6 @@ class RelayStage(FlowStage):
             "per_keys": kind in ("mask", "scores"),
             "max_tokens": self.tokens(design, s.max_batch, rows, s.keys - rows if self.cached else 0),
         }
-        return {**found, "kept": self.like.kept} if self.cached else found
 
     def runtime_arguments(self) -> list[str]:
         return [*super().runtime_arguments(), *(["past"] if self.cached else [])]
@@ -136,8 +135,7 @@ class RelayStage(FlowStage):
         lanes, kind = design.shape.lanes, self.like.kind
         keys = ceil_div(past + seq, lanes)
         each = {"mask": keys, "scores": seq * keys * self.like.layout.groups}
-        rows = past + seq if self.like.kept else seq
-        per_sequence = each.get(kind, rows * self.like.tokens_per_row(design.shape))
+        per_sequence = each.get(kind, seq * self.like.tokens_per_row(design.shape))
         return self.uses * batch * per_sequence
 
     def turn_cycles(self, design: Design, seq: int, past: int, depth: Depths) -> int:

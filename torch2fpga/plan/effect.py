@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 
 from torch2fpga.boards import Board
 from torch2fpga.design import Design, StepData
+from torch2fpga.emit.kernel import masters
 from torch2fpga.errors import CompileError
 from torch2fpga.lower.attention import ScoresStage, ValuesStage
+from torch2fpga.lower.cache import CacheStage
 from torch2fpga.lower.linear import MatmulStage
-from torch2fpga.lower.plumbing import LoopEnterStage, LoopExitStage
+from torch2fpga.lower.plumbing import ForkStage, LoopEnterStage, LoopExitStage
 from torch2fpga.plan.apply import apply_plan
 from torch2fpga.plan.optimise import Progress, optimise
 from torch2fpga.plan.partition import contiguous
@@ -64,18 +66,23 @@ def lanes_plan(design: Design, wanted: Plan, board: Board) -> Plan:
 
     The tile is one row if nothing else is asked for: what decodes a token needs no more.
     """
-    others = sum(p.role != "weights" for p in design.ports) + any(s.params for s in design.stages)
+    weights = sum(p.role == "weights" for p in design.ports)
+    others = masters(design) - weights + any(s.params for s in design.stages)
     count = wanted.lanes or max(1, min(board.masters - others, lane_limit(design)))
     memory, *above = [board.memory_slr, *(i for i in range(len(board.slrs)) if i != board.memory_slr)]
     first, last = above[0], above[-1]
     slr: dict[str, int] = {}
-    passed = False
-    for stage in design.stages:
-        passed = passed or isinstance(stage, ValuesStage)
-        if isinstance(stage, MatmulStage) or stage.group == "before":
+    layers = {s.inputs[0] for s in design.stages if isinstance(s, MatmulStage)}
+    means = [i for i, s in enumerate(design.stages) if isinstance(s, ValuesStage)]
+    for number, stage in enumerate(design.stages):
+        # What packs rows for the cache lies beside it: words are wider than the rows in them. Layers
+        # of one input have it forked beside the lanes: it crosses once.
+        beside = isinstance(stage, MatmulStage | CacheStage) or stage.group == "before"
+        if beside or (isinstance(stage, ForkStage) and set(stage.outputs) <= layers):
             slr[stage.name] = memory
         else:
-            slr[stage.name] = last if passed or stage.group == "after" else first
+            behind = number > max(means, default=-1) or stage.group == "after"
+            slr[stage.name] = last if behind else first
     slr |= {s.name: first for s in design.stages if isinstance(s, LoopEnterStage)}
     slr |= {s.name: last for s in design.stages if isinstance(s, LoopExitStage)}
     arrays: dict[str, Array] = {}

@@ -20,6 +20,7 @@ from dataclasses import replace
 
 from torch2fpga.boards import U280, Board
 from torch2fpga.design import Design, Stage, ceil_div
+from torch2fpga.lower.attention_arrays import KeyedArray
 from torch2fpga.lower.plumbing import LoopEnterStage, RelayStage
 from torch2fpga.plan.wires import link_ends
 
@@ -28,6 +29,10 @@ MINIMUM = 16
 
 #: cycles that a token takes through a relay and the FIFO behind it, with room to spare
 RELAY_CYCLES = 8
+
+#: most words that are read from a cache ahead of their use: the depth of a URAM, 8 of which hold words;
+#: over a link, whose FIFO the linker makes, that of a block RAM (15 of them hold words)
+WORDS_AHEAD, LINK_WORDS_AHEAD = 4096, 512
 
 
 def size_fifos(design: Design, board: Board = U280) -> Design:
@@ -41,12 +46,15 @@ def size_fifos(design: Design, board: Board = U280) -> Design:
     depth: dict[str, int] = {}
     delay = crossing_delays(design, board)
     writer = {name: stage.group for stage in design.stages for name in stage.outputs}
+    free = 0  # shared lanes: rows that have gone in when they are done with the layer before
     for stage in design.stages:
         inputs = [i for i in stage.inputs if design.streams[i].kind in ("rows", "exponents", "scores")]
         if isinstance(stage, RelayStage | LoopEnterStage):
             ready = max((arrival.get(i, 0) for i in inputs), default=0)
         else:
             ready = _ready(stage, inputs, arrival, design)
+        if stage.shares_array and stage.group == "loop":
+            ready = free = max(ready, free) + s.max_seq  # the lanes make one layer after the other
         latest = max((delay.get(i, 0) for i in inputs), default=0)
         for name in inputs:
             stream = design.streams[name]
@@ -67,6 +75,7 @@ def size_fifos(design: Design, board: Board = U280) -> Design:
         for name in stage.outputs:
             arrival[name] = ready + hold
     depth.update(_feedback(design))
+    depth.update(_ahead(design))
     streams = {
         name: replace(stream, depth=depth.get(name, stream.depth)) for name, stream in design.streams.items()
     }
@@ -128,6 +137,17 @@ def _feedback(design: Design) -> dict[str, int]:
         rows = s.max_batch * ceil_div(s.max_seq, s.tile) * s.tile
         found[name] = (rows + 2 * s.tile) * design.streams[name].tokens_per_row(s)
         assert name in writer
+    return found
+
+
+def _ahead(design: Design) -> dict[str, int]:
+    """Words from a cache, of which an array takes none while it multiplies."""
+    found: dict[str, int] = {}
+    for stage in design.stages:
+        if isinstance(stage, KeyedArray) and stage.cached:
+            stream = design.streams[stage.inputs[2]]
+            most = LINK_WORDS_AHEAD if stream.link else WORDS_AHEAD
+            found[stream.name] = max(stream.depth, min(stage.words_ahead(design), most))
     return found
 
 

@@ -146,7 +146,9 @@ def outlined(
     PassManager([MadeUp(), Quantise(weights)], given=("rolled",)).run(module)
     most = decoder.length if decoder is not None else 0
     shape = Shape(lanes, wanted.tile or SIMPLE_TILE, batch, tokens, most)
-    lowered = Builder(module, shape, module.meta["loop"], design_name(model), turns=most).run()
+    lowered = Builder(module, shape, module.meta["loop"], design_name(model), turns=most,
+                      channel_bytes=table.hbm_bytes,
+        caches=wanted.caches).run()  # fmt: skip
     design = _with_steps(lowered.design, module.meta["loop"], layers, model)
     planned = put_into_effect(
         design, {}, wanted, table, simple, lambda phase, part: say(phase, 0.6 + 0.4 * part)

@@ -239,5 +239,5 @@ def _relay(source: Stage, name: str, inner: Stream, cached: bool) -> RelayStage:
         one_row=inner.one_row,
         like=inner,
         uses=uses,
-        cached=inner.kept or (cached and inner.kind == "scores"),
+        cached=cached and inner.kind == "scores",
     )

@@ -53,6 +53,8 @@ class Plan:
         weights: where linear layers keep theirs, for those that do not say; empty: chosen by size.
         lanes: of the array that all linear layers share, one beside each weight port (``lower/lanes.py``);
             0: layers have arrays of their own.
+        caches: parts of the heads of attention, each with arrays and a cache of its own, where a model
+            generates tokens; 0: as many as reading the cache takes.
         arrays: by the stage's name before it is split into copies.
         ways: channels a cycle of the other stages, by name.
         slr: super logic region of every stage, by name (copies have names of their own).
@@ -67,6 +69,7 @@ class Plan:
     tile: int = 0
     weights: str = ""
     lanes: int = 0
+    caches: int = 0
     arrays: Mapping[str, Array] = field(default_factory=dict)
     ways: Mapping[str, int] = field(default_factory=dict)
     slr: Mapping[str, int] = field(default_factory=dict)
@@ -74,7 +77,17 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON values."""
-        names = ("board", "clock_mhz", "objective", "budget", "multipliers", "tile", "weights", "lanes")
+        names = (
+            "board",
+            "clock_mhz",
+            "objective",
+            "budget",
+            "multipliers",
+            "tile",
+            "weights",
+            "lanes",
+            "caches",
+        )
         head = {k: getattr(self, k) for k in names}
         arrays = {name: _array_json(array) for name, array in self.arrays.items()}
         rest = {k: dict(getattr(self, k)) for k in ("ways", "slr", "channels")}
@@ -188,6 +201,7 @@ def _parsed(document: Mapping[str, Any], where: str) -> Plan:
         tile=r.whole("tile", top.get("tile", 0), 0, LARGEST_TILE),
         weights=r.one_of("weights", top.get("weights", ""), ("", *KEEPS)),
         lanes=r.whole("lanes", top.get("lanes", 0), 0, board.masters),
+        caches=r.whole("caches", top.get("caches", 0), 0, 16),
         arrays=arrays,
         ways=ways,
         slr=slr,

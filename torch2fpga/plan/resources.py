@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch2fpga import costs
 from torch2fpga.boards import Board, Slr
 from torch2fpga.design import Design, Estimate
-from torch2fpga.emit.kernel import kernel_ports
+from torch2fpga.emit.kernel import masters
 from torch2fpga.plan.storage import fifo_cost
 from torch2fpga.plan.wires import crossings
 
@@ -68,7 +68,7 @@ def design_cost(design: Design, board: Board) -> dict[int, Estimate]:
         slr = at.get(name, board.memory_slr)
         found[slr] = found[slr] + cost
     home = board.memory_slr
-    found[home] = found[home] + ports_cost(board, _ports(design))
+    found[home] = found[home] + ports_cost(board, masters(design))
     for crossing in crossings(design):
         registers = costs.register(crossing.wires, board.crossing_cycles)
         half = Estimate(ff=registers.ff // 2)
@@ -85,13 +85,6 @@ def owned_costs(design: Design) -> dict[str, Estimate]:
         cost = fifo_cost(stream.depth, stream.token_bytes(design.shape.lanes))
         found[owner.get(name, "")] = found.get(owner.get(name, ""), Estimate()) + cost
     return found
-
-
-def _ports(design: Design) -> int:
-    """Memory ports of the design; of one without kernels, those it declares."""
-    if not design.kernels:
-        return len(design.ports)
-    return sum(len(kernel_ports(design, kernel)) for kernel in design.kernels)
 
 
 def ports_cost(board: Board, count: int) -> Estimate:

@@ -29,6 +29,11 @@ def members(design: Design) -> list[MatmulStage]:
     return [s for s in design.logic or design.stages if isinstance(s, MatmulStage) and s.lanes]
 
 
+def _in_turn(layers: list[MatmulStage]) -> list[MatmulStage]:
+    """Layers in the order of their uses: those of the loop, then those behind it."""
+    return sorted(layers, key=lambda layer: layer.group != "loop")
+
+
 def lane_limit(design: Design) -> int:
     """Lanes that no layer makes fewer channel blocks than."""
     lanes = design.shape.lanes
@@ -48,26 +53,27 @@ def share_lanes(design: Design, prefetch: int = PREFETCH) -> Design:
         design: with kernels and FIFOs.
         prefetch: words in front of each lane.
     Raises:
-        DesignError: if the layers lie in several kernels.
+        DesignError: for layers that cannot share lanes, in several kernels say, with all of the reasons.
     """
     layers = members(design)
     if not layers:
         return design
     owner = {s: k for k in design.kernels for s in k.stages}
-    kernels = {owner[layer.name].name for layer in layers}
-    if len(kernels) > 1:
-        raise DesignError(f"layers that share lanes lie in several kernels: {', '.join(sorted(kernels))}")
+    problems = _problems(design, layers, {owner[layer.name] for layer in layers})
+    if problems:
+        text = "".join(f"\n  - {p}" for p in problems)
+        raise DesignError(
+            f"these layers cannot share lanes (lanes = 0 gives each an array of its own):{text}"
+        )
     kernel = owner[layers[0].name]
-    if any(a.group == "before" for a in layers):
-        raise DesignError("a layer in front of the layer loop cannot share lanes with those in it")
-    stages, streams, ports = _made(design, layers, prefetch)
+    stages, streams, ports = made_lanes(design, layers, prefetch)
     ways = _ways_out(design, layers, stages[-1], kernel)
     gone = {layer.name for layer in layers} | ways.relays
     kept = tuple(s for s in design.stages if s.name not in gone)
     dropped = {layer.inputs[1] for layer in layers} | {layer.outputs[0] for layer in layers}
     shown = {n: s for n, s in design.streams.items() if n not in dropped}
     old = [p for p in design.ports if not dropped & set(p.streams)]
-    stages = [*stages[:-1], ways.router]
+    stages = stages[:-1]  # what the lanes gather leaves the kernel at once
     changed = [_kernel(k, design, stages, gone, layers[-1].name, kernel) for k in design.kernels]
     return replace(
         design,
@@ -79,18 +85,47 @@ def share_lanes(design: Design, prefetch: int = PREFETCH) -> Design:
     )
 
 
+def _problems(design: Design, layers: list[MatmulStage], kernels: set[Kernel]) -> list[str]:
+    """Why layers cannot share lanes, and what to do about it."""
+    found = []
+    memory = {p.kernel for p in design.ports if p.streams[0] in {a.inputs[1] for a in layers}}
+    if {k.name for k in kernels} != memory:
+        where = ", ".join(f"SLR{slr}" for slr in sorted(k.slr for k in kernels))
+        found.append(f"they lie in {where}: all of them belong in the SLR beside the memory")
+    if design.shape.max_batch > 1:
+        found.append(f"lanes take one sequence a launch, not {design.shape.max_batch}: compile with one")
+    if len({(type(a), getattr(a, "group_size", 0)) for a in layers}) > 1:
+        found.append("lanes take one format of weights: compile all layers with the same precision")
+    if not any(a.group == "loop" for a in layers):
+        found.append("there is no layer loop whose layers could take turns")
+    for a in layers:
+        if a.group == "before":
+            found.append(
+                f"{a.name} stands in front of the layer loop: lanes are for the layers in and behind it"
+            )
+        elif a.one_row != (a.group == "after"):
+            rows = "one row" if a.one_row else "all rows"
+            found.append(
+                f"{a.name} works on {rows}: lanes take all rows in the layer loop, one row behind it"
+            )
+    narrow = {a.name: a.layout_out.blocks(design.shape.lanes) for a in layers}
+    narrow = {name: blocks for name, blocks in narrow.items() if blocks < layers[0].lanes}
+    if narrow:
+        most = ", ".join(f"{name} {blocks}" for name, blocks in narrow.items())
+        found.append(f"{layers[0].lanes} lanes are more than the channel blocks that layers make ({most})")
+    return found
+
+
 @dataclass(frozen=True)
 class _WaysOut:
-    """How sums leave the kernel of the lanes: one link to each kernel, and a stage there that deals them.
+    """How sums leave the kernel of the lanes: one link to the nearest kernel, and from there on to the next.
 
     Attributes:
-        router: in the kernel of the lanes.
-        deals: kernel -> its stage.
-        links: streams between them.
+        deals: kernel -> its stage, which deals out what is for the kernel and hands on the rest.
+        links: streams between them; the first one begins behind the lanes.
         relays: stages that were at the near ends of the links that these take the place of.
     """
 
-    router: LanesDealStage
     deals: Mapping[str, LanesDealStage]
     links: Mapping[str, Stream]
     relays: frozenset[str]
@@ -100,50 +135,58 @@ class _WaysOut:
         into = tuple(n for n in kernel.axis_in if n not in gone)
         out = tuple(n for n in kernel.axis_out if n not in gone)
         if kernel.name == own.name:
-            return replace(kernel, axis_in=into, axis_out=(*out, *self.links))
+            return replace(kernel, axis_in=into, axis_out=(*out, *list(self.links)[:1]))
         deal = self.deals.get(kernel.name)
         if deal is None:
             return replace(kernel, axis_in=into, axis_out=out)
         stages = (deal.name, *(s for s in kernel.stages if s not in self.relays))
-        return replace(kernel, stages=stages, axis_in=(*into, *deal.inputs), axis_out=out)
+        onward = tuple(n for n in deal.outputs if n in self.links)
+        return replace(kernel, stages=stages, axis_in=(*into, *deal.inputs), axis_out=(*out, *onward))
 
 
 def _ways_out(design: Design, layers: list[MatmulStage], deal: Stage, kernel: Kernel) -> _WaysOut:
     """Links of sums in the place of one for each layer, which the boundaries would not have wires for."""
     assert isinstance(deal, LanesDealStage)
-    reader = {n: k.name for k in design.kernels for n in k.axis_in}
+    reader = {n: k for k in design.kernels for n in k.axis_in}
     relay = {s.inputs[0]: s for s in design.stages if isinstance(s, RelayStage)}
-    where = [reader.get(n, kernel.name) for n in deal.outputs]
+    where = [reader.get(n, kernel).name for n in deal.outputs]
     if kernel.name in where or any(n not in relay for n in deal.outputs):
-        raise DesignError(f"what layers that share lanes give must be read outside of kernel {kernel.name}")
-    targets = list(dict.fromkeys(where))
-    links, deals = {}, {}
-    for target in targets:
-        names = [n for n, w in zip(deal.outputs, where, strict=True) if w == target]
-        link = f"sums_to_{target}"
-        depth = max(design.streams[n].depth for n in names)
-        links[link] = Stream(link, "sums", "int32", depth=depth, link=True)
-        slots = tuple(names.index(n) if w == target else -1 for n, w in zip(deal.outputs, where, strict=True))
-        near = tuple(relay[n].outputs[0] for n in names)
-        deals[target] = replace(deal, name=f"lanes_deal_{target}", inputs=(link,), outputs=near, slots=slots)
-    router = replace(deal, outputs=tuple(links), slots=tuple(targets.index(w) for w in where))
-    return _WaysOut(router, deals, links, frozenset(relay[n].name for n in deal.outputs))
+        raise DesignError(
+            f"what layers that share lanes give must be read outside of kernel {kernel.name}: the stages "
+            f"behind them must lie in other SLRs than SLR{kernel.slr}"
+        )
+    targets = sorted({reader[n] for n in deal.outputs}, key=lambda k: abs(k.slr - kernel.slr))
+    depth = max(design.streams[n].depth for n in deal.outputs)
+    names = [deal.inputs[0], *(f"sums_to_{k.name}" for k in targets[1:])]
+    links = {n: Stream(n, "sums", "int32", depth=depth, link=True) for n in names}
+    deals = {}
+    for number, target in enumerate(targets):
+        behind = {k.name for k in targets[number + 1 :]}
+        own = [relay[n].outputs[0] for n, w in zip(deal.outputs, where, strict=True) if w == target.name]
+        near = (*own, *((names[number + 1],) if behind else ()))
+        slots = tuple(
+            near.index(relay[n].outputs[0]) if w == target.name else len(own) if w in behind else -1
+            for n, w in zip(deal.outputs, where, strict=True)
+        )
+        deals[target.name] = replace(
+            deal, name=f"lanes_deal_{target.name}", inputs=(names[number],), outputs=near, slots=slots
+        )
+    return _WaysOut(deals, links, frozenset(relay[n].name for n in deal.outputs))
 
 
-def _made(
+def made_lanes(
     design: Design, layers: list[MatmulStage], prefetch: int
 ) -> tuple[list[Stage], dict[str, Stream], list[Port]]:
     """Stages, streams and ports of the lanes."""
     s, count = design.shape, layers[0].lanes
-    loop = [layer for layer in layers if layer.group == "loop"]
-    ordered = [*loop, *(layer for layer in layers if layer.group == "after")]
+    ordered = _in_turn(layers)
     common: dict[str, Any] = {
         "path": "all linear layers",
         "group": "loop",
         "steps": design.steps,
         "in_blocks": tuple(a.layout_in.blocks(s.lanes) for a in ordered),
         "out_blocks": tuple(a.layout_out.blocks(s.lanes) for a in ordered),
-        "loop_uses": len(loop),
+        "loop_uses": sum(layer.group == "loop" for layer in layers),
         "count": count,
         "group_blocks": int(getattr(ordered[0], "group_blocks", 0)),
     }
@@ -225,6 +268,18 @@ def _kernel(
     stages = tuple(by_name[n] for n in kernel.stages)
     kept = tuple(s for s in stages if s.name not in gone)
     return replace(kernel, stages=tuple(s.name for s in _behind(stages, kept, made, last)))
+
+
+def dealt_sums(design: Design) -> dict[str, list[tuple[Stream, int]]]:
+    """Stream of sums that is dealt out -> (stream of a layer's own, step) that pass over it, in order."""
+    layers = _in_turn(members(design))
+    own = [Stream(a.outputs[0], "rows", "int32", a.layout_out, a.one_row) for a in layers]
+    found = {}
+    for deal in (s for s in design.stages if isinstance(s, LanesDealStage)):
+        uses = [u for u, slot in enumerate(deal.slots) if slot >= 0]
+        loop = [(own[u], step) for step in range(deal.steps) for u in uses if u < deal.loop_uses]
+        found[deal.inputs[0]] = [*loop, *((own[u], 0) for u in uses if u >= deal.loop_uses)]
+    return found
 
 
 def lane_weights(design: Design, data: Mapping[str, Any], lane: LaneStage) -> Iterator[bytes]:

@@ -18,6 +18,7 @@ from torch2fpga.boards import Board
 from torch2fpga.design import Design, Estimate, Stage, nominal_depth
 from torch2fpga.emit.link import channels
 from torch2fpga.lower.attention import ScoresStage, ValuesStage
+from torch2fpga.lower.lanes import LaneStage
 from torch2fpga.lower.linear import MatmulStage
 from torch2fpga.plan.latency import estimate_latency
 from torch2fpga.plan.plan import Plan
@@ -187,7 +188,7 @@ def summarise(design: Design, board: Board, plan: Plan, gains: Sequence[Gain] = 
                  busy[x.name], busy[x.name] / most)
         for x in design.stages
     )  # fmt: skip
-    macs = sum(macs_of(design, x) for x in design.stages)
+    macs = sum(macs_of(design, x) for x in design.logic or design.stages)
     moved = bytes_moved(design, s.max_batch, s.max_seq)
     ports = tuple(
         ChannelUse(channel, name, _role(design, name), moved[kernel, name])
@@ -216,6 +217,8 @@ def products_of(design: Design, stage: Stage) -> int:
     s = design.shape
     if isinstance(stage, MatmulStage):
         return stage.products(design)
+    if isinstance(stage, LaneStage):
+        return s.tile * s.lanes * stage.columns(design)
     if isinstance(stage, ScoresStage | ValuesStage):
         rows = 1 if stage.one_row else s.tile
         return rows * s.lanes * stage.columns

@@ -28,12 +28,13 @@ def _head(report: PlanReport) -> str:
     ms = report.cycles / report.clock_mhz / 1000
     plan = report.plan
     share = f", {plan.budget:.0%} of the caps" if plan.budget < 1 else ""
+    lanes = f"; {plan.lanes} lanes beside memory ports, which all linear layers share" if plan.lanes else ""
     return (
         f"{report.title}, {report.clock_mhz:g} MHz, best {plan.objective}{share}\n"
         f"{report.batch} x {report.seq} rows: {report.cycles:,} cycles, {ms:.2f} ms (modelled, not "
         f"synthesised); paced by {report.pace}\n"
         f"{report.products:,} products a cycle, {report.busy:.0%} of them useful; {report.macs / 1e9:.2f} G "
-        f"products; tiles of {plan.tile} rows"
+        f"products; tiles of {plan.tile} rows{lanes}"
     )
 
 

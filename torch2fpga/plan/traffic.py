@@ -42,6 +42,8 @@ def bytes_moved(
 
 def _port_bytes(design: Design, port: Port, batch: int, seq: int, past: int) -> int:
     config, rows = port.config, 1 if port.config.get("one_row") else seq
+    if port.template == "gather_part":  # which part has a row depends on its id: the first counts for all
+        return batch * seq * int(config["row_words"]) * WORD if config["first"] == 0 else 0
     if port.template == "write_tokens":
         return ID
     if port.template in ("read_cache", "write_cache"):

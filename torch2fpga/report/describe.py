@@ -13,11 +13,23 @@ from torch2fpga.plan.fifo import storage_of
 FAMILIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "multiply": (
         "multiplier array",
-        ("matmul", "matmul_streamed", "matmul4", "matmul4_streamed", "attention_scores", "attention_values"),
+        (
+            "matmul",
+            "matmul_streamed",
+            "matmul4",
+            "matmul4_streamed",
+            "lane",
+            "lane4",
+            "attention_scores",
+            "attention_values",
+        ),
     ),
-    "function": ("norm, softmax, activation", ("normalize", "softmax_weights", "activation")),
+    "function": (
+        "norm, softmax, activation",
+        ("normalize", "rms_norm", "softmax_weights", "activation", "rotary", "sample_token"),
+    ),
     "convert": ("number format, sum", ("requant", "requant_scaled", "quantize_rows", "add")),
-    "memory": ("to and from memory", ("embed_sum", "unpack", "pack")),
+    "memory": ("to and from memory", ("embed_sum", "unpack", "pack", "cache_rows", "merge_rows")),
     "move": ("moves tokens only", ()),
 }
 
@@ -30,6 +42,9 @@ ROLES: dict[str, tuple[str, str]] = {
     "mask": ("M", "mask"),
     "rows": ("X", "input rows"),
     "output": ("O", "output"),
+    "cache": ("C", "keys and values"),
+    "settings": ("S", "sampling"),
+    "tokens": ("N", "new tokens"),
 }
 
 GROUPS = {"before": "before the layer loop", "loop": "layer loop", "after": "after the layer loop"}
@@ -56,7 +71,7 @@ def stream_text(stream: Stream) -> str:
         return f"{layout_text(stream.layout)} {stream.element}"
     if stream.kind == "scores":
         return f"{stream.layout.groups}×keys {stream.element}"
-    return {"exponents": "exponents", "mask": "mask", "ids": "ids", "words": "memory"}[stream.kind]
+    return {"words": "memory"}.get(stream.kind, stream.kind)
 
 
 def shape_text(stage: Stage, design: Design) -> str:

@@ -12,7 +12,7 @@ from torch2fpga.report.describe import memory_ports, size_text
 from torch2fpga.report.layout import number_text
 from torch2fpga.report.template import environment
 from torch2fpga.timing.report import StageTime, TimeReport
-from torch2fpga.timing.show import BURST, change, intervals, milliseconds, rate_of, rate_text
+from torch2fpga.timing.show import BURST, change, intervals, launch_text, milliseconds, rate_of, rate_text
 from torch2fpga.timing.states import STATES, Slice, WaitTotal, fitted, longest_waits, totals, waits
 
 #: most slices of the picture; the grid of time is made coarser until they fit
@@ -159,12 +159,12 @@ def timing_cards(report: TimeReport) -> list[tuple[str, str, str, str]]:
     mhz = report.clock_mhz
     if report.deadlock is not None:
         return [("timed run", "deadlock", f"at cycle {report.cycles:,}", "bad")]
-    size = f"{report.batch:,} × {report.seq:,}"
+    size = launch_text(report).replace(" x ", " × ")
     cards = [
         (
             "time of a launch",
             milliseconds(report.cycles, mhz),
-            f"{report.cycles:,} cycles at {mhz:g} MHz, {size} rows; timed, not synthesised",
+            f"{report.cycles:,} cycles at {mhz:g} MHz, {size}; timed, not synthesised",
             "",
         )
     ]
@@ -243,8 +243,8 @@ def timed_view(design: Design, report: TimeReport | None) -> dict[str, Any] | No
         return None
     mhz = report.clock_mhz
     lead = (
-        f"The emitted C++ with a clock in every process: {report.batch:,} × {report.seq:,} rows (sequences × "
-        f"tokens), {report.cycles:,} cycles, {milliseconds(report.cycles, mhz)} at {mhz:g} MHz. The clock is "
+        f"The emitted C++ with a clock in every process: {launch_text(report).replace(' x ', ' × ')}, "
+        f"{report.cycles:,} cycles, {milliseconds(report.cycles, mhz)} at {mhz:g} MHz. The clock is "
         "planned and pipeline depths are estimates; nothing has been synthesised."
     )
     return {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -25,7 +25,7 @@ from torch2fpga.simulate.functional import FunctionalResult, aligned
 from torch2fpga.simulate.launch import Launch
 from torch2fpga.simulate.reference import Reference, Trace
 from torch2fpga.simulate.turns import compare_launch
-from torch2fpga.simulate.verify import recorded_streams
+from torch2fpga.simulate.verify import recorded_streams, saturations
 
 if TYPE_CHECKING:
     from torch2fpga.compiled import CompiledModel
@@ -323,6 +323,7 @@ class GenerationReport:
         wrong: stream -> values that differ.
         compared: values compared in all.
         launches: of the generation.
+        saturated: stage -> values at an end of the range that it clamps to (``verify.saturations``).
     """
 
     tokens: tuple[int, ...]
@@ -330,12 +331,13 @@ class GenerationReport:
     wrong: dict[str, int]
     compared: int
     launches: tuple[Launch, ...]
+    saturated: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         head = "bit-exact" if self.bit_exact else f"NOT bit-exact: {', '.join(self.wrong) or 'tokens'} differ"
         return (
             f"{head}; {len(self.tokens)} tokens in {len(self.launches)} launches, "
-            f"{self.compared:,} values compared"
+            f"{self.compared:,} values compared, {sum(self.saturated.values()):,} at an end of their range"
         )
 
 
@@ -368,7 +370,8 @@ def verify_generation(
     chosen = text[0, ids.shape[1] :].tolist()
     want = reference_tokens(model, trace, session.settings, ids.shape[1])
     exact = not wrong and chosen == want
-    return GenerationReport(tuple(chosen), exact, wrong, compared, tuple(session.launches))
+    ends = saturations(model.design, trace)
+    return GenerationReport(tuple(chosen), exact, wrong, compared, tuple(session.launches), ends)
 
 
 def reference_trace(model: CompiledModel, ids: Tensor) -> Trace:

@@ -23,6 +23,10 @@ FLAGS = ("-std=c++17", "-O2", "-march=native", "-DT2F_SIM", "-fPIC", "-fno-gnu-u
          "-fstack-clash-protection", "-Wall", "-Wextra",
          "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-label", "-Wno-unused-parameter")  # fmt: skip
 
+#: the simulation's own bodies are compiled once for all libraries of the same flags (``t2f_sim.hpp``)
+APART = "-DT2F_SIM_APART"
+RUNTIME = '#define T2F_SIM_BODIES\n#include "hls_stream.h"\n'
+
 
 def compiler() -> str:
     """Path of g++.
@@ -60,16 +64,11 @@ def build_library(sources: Mapping[str, str], flags: Sequence[str] = FLAGS) -> P
         MissingTool: without g++.
         SimulationError: with the compiler's messages if it fails.
     """
-    cxx = compiler()
-    digest = hashlib.sha256()
-    for part in (cxx, *flags, library_digest(), _cpu()):
-        digest.update(part.encode())
-    for name in sorted(sources):
-        digest.update(name.encode() + b"\0" + sources[name].encode())
-    target = cache_directory() / f"{digest.hexdigest()[:32]}.so"
+    cxx, flags = compiler(), (*flags, APART)
+    target = _target(cxx, flags, sources, ".so")
     if target.exists():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
+    runtime = _runtime(cxx, flags)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="build-") as folder:
         work = Path(folder)
         for name, text in sources.items():
@@ -78,8 +77,30 @@ def build_library(sources: Mapping[str, str], flags: Sequence[str] = FLAGS) -> P
         with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
             objects = list(pool.map(lambda n: _compile(cxx, flags, work, n), units))
         library = work / "library.so"
-        _run([cxx, "-shared", "-o", str(library), *objects])
+        _run([cxx, "-shared", "-o", str(library), *objects, str(runtime)])
         os.replace(library, target)
+    return target
+
+
+def _target(cxx: str, flags: Sequence[str], sources: Mapping[str, str], suffix: str) -> Path:
+    """Where the result of these sources is kept."""
+    digest = hashlib.sha256()
+    for part in (cxx, *flags, library_digest(), _cpu()):
+        digest.update(part.encode())
+    for name in sorted(sources):
+        digest.update(name.encode() + b"\0" + sources[name].encode())
+    return cache_directory() / f"{digest.hexdigest()[:32]}{suffix}"
+
+
+def _runtime(cxx: str, flags: Sequence[str]) -> Path:
+    """The object that every library of these flags is linked with."""
+    sources = {"runtime.cpp": RUNTIME}
+    target = _target(cxx, flags, sources, ".o")
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix="build-") as folder:
+            (Path(folder) / "runtime.cpp").write_text(RUNTIME)
+            os.replace(_compile(cxx, flags, Path(folder), "runtime.cpp"), target)
     return target
 
 

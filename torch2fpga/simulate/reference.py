@@ -10,6 +10,7 @@ from torch import Tensor
 
 from torch2fpga.design import Design, Stage
 from torch2fpga.lower.embedding import EmbedStage
+from torch2fpga.lower.large_table import MergeRowsStage
 from torch2fpga.lower.plumbing import ForkStage, LoopEnterStage, LoopExitStage, RelayStage, UnpackStage
 from torch2fpga.lower.rows import SelectRowStage
 from torch2fpga.lower.sample import SampleStage
@@ -94,6 +95,6 @@ class Reference:
 
 
 def _moves_ids(stage: Stage) -> bool:
-    """Is it a part of the loop over tokens?"""
-    ends = isinstance(stage, TokenEnterStage | TokenExitStage | SampleStage)
+    """Does it move ids, or words of memory, which are given?"""
+    ends = isinstance(stage, TokenEnterStage | TokenExitStage | SampleStage | MergeRowsStage)
     return ends or (isinstance(stage, ForkStage) and stage.like.kind == "ids")

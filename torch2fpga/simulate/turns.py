@@ -9,7 +9,6 @@ the C++ gives the same bits, prefill and decode agree however the sequence was c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,10 +46,7 @@ def _turn_tokens(
         return [stream_tokens(value[:, :, first:end, :end], stream, shape)]
     if stream.one_row:
         return [stream_tokens(value[:, end - 1 : end], stream, shape)]
-    own = stream_tokens(value[:, first:end], stream, shape)
-    if not stream.kept:
-        return [own]
-    return [stream_tokens(value[:, :first], stream, replace(shape, tile=1)), own]
+    return [stream_tokens(value[:, first:end], stream, shape)]
 
 
 def compare_launch(

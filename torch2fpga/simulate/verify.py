@@ -15,6 +15,7 @@ from torch import Tensor, fx
 from torch2fpga.design import Design
 from torch2fpga.passes.calibrate import masks_of
 from torch2fpga.passes.nodes import Node
+from torch2fpga.simulate.fixed import limits
 from torch2fpga.simulate.tokens import stream_tokens
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class StageResult:
         cosine: lowest cosine to float over its uses (None where there is no float value).
         max_error: largest difference to float.
         steps: (cosine, max error) of each use.
+        saturated: values at an end of the range that the stage clamps to (see ``saturations``).
     """
 
     name: str
@@ -58,6 +60,7 @@ class StageResult:
     cosine: float | None
     max_error: float | None
     steps: tuple[Accuracy, ...] = ()
+    saturated: int = 0
 
     @property
     def module_path(self) -> str:
@@ -88,6 +91,7 @@ class VerifyReport:
         accuracy: Mapping[str, list[Accuracy]],
         outputs_equal: Sequence[bool],
         cosines: tuple[float, ...],
+        saturated: Mapping[str, int] | None = None,
     ) -> VerifyReport:
         """Collect stream comparisons by stage."""
         stages = []
@@ -105,6 +109,7 @@ class VerifyReport:
                     min((a.cosine for a in uses), default=None),
                     max((a.max_error for a in uses), default=None),
                     tuple(uses),
+                    (saturated or {}).get(stage.name, 0),
                 )
             )
         good = all(s.equal for s in stages) and all(outputs_equal)
@@ -117,10 +122,14 @@ class VerifyReport:
         lines = [f"{head}; {compared:,} values of {len(self.stages)} stages compared"]
         if self.cosine is not None:
             lines.append("cosine to float of each output: " + ", ".join(f"{c:.6f}" for c in self.outputs))
+        full = sum(s.saturated for s in self.stages)
+        if full:
+            lines.append(f"{full:,} values at an end of their range (saturated, or just there)")
         width = max(len(s.name) for s in self.stages)
         for s in self.stages:
             mark = "equal" if s.equal else f"{s.mismatches:,} of {s.compared:,} differ"
             near = "" if s.cosine is None else f"  cosine {s.cosine:.6f}  max error {s.max_error:.4g}"
+            near += f"  {s.saturated:,} at an end" if s.saturated else ""
             lines.append(f"  {s.name:<{width}}  {mark:<8}{near}  {s.path}")
         return "\n".join(lines)
 
@@ -140,6 +149,23 @@ def compare_taps(
         else:
             found[name] = (int((got != want).sum()), want.size)
     return found
+
+
+def saturations(design: Design, trace: Mapping[str, list[Tensor]]) -> dict[str, int]:
+    """stage -> values of its first output at an end of the range that it clamps to.
+
+    Counted of stages that clamp: requantisation and sums. A value that is there without having been
+    clamped counts too; a layer that lets go of a format (nobody wants it there) gives zeros.
+    """
+    found: dict[str, int] = {}
+    for stage in design.logic or design.stages:
+        bits = getattr(stage, "bits", 0)
+        if not bits:
+            continue
+        low, high = limits(int(bits))
+        values = trace.get(stage.outputs[0], [])
+        found[stage.name] = sum(int(((v <= low) | (v >= high)).sum()) for v in values)
+    return {name: count for name, count in found.items() if count}
 
 
 def cosine(a: Tensor, b: Tensor) -> float:

@@ -223,9 +223,10 @@ class TimeReport:
 
     def __repr__(self) -> str:
         state = ", deadlock" if self.deadlock else ""
+        made = f" behind {self.past}, {self.turns} generated" if self.turns else ""
         return (
             f"<TimeReport {self.cycles:,} cycles, {self.seconds * 1e3:.4g} ms at {self.clock_mhz:g} MHz "
-            f"(timed), {self.batch} x {self.seq} rows{state}>"
+            f"(timed), {self.batch} x {self.seq} rows{made}{state}>"
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -7,13 +7,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from torch2fpga.boards import Board
+from torch2fpga.design import Design
+from torch2fpga.emit.kernel import all_ports, port_bytes
 from torch2fpga.errors import SimulationError
-from torch2fpga.simulate.functional import Bytes
+from torch2fpga.simulate.functional import Bytes, aligned
 from torch2fpga.simulate.launch import Launch
-from torch2fpga.simulate.timed import Settings, TimedResult, check_fifos, link_latencies, port_settings
+from torch2fpga.simulate.timed import (
+    Settings,
+    TimedResult,
+    TimedRun,
+    check_fifos,
+    link_latencies,
+    port_settings,
+)
 from torch2fpga.timing.depths import depth_settings, pipelined_loops, site
 from torch2fpga.timing.report import TimeReport, build_report
 
@@ -99,6 +110,35 @@ def time_generation(
         return [int(t) for t in result.buffers["tokens_out"].view("int32")[:tokens]]
 
     return time_launch(model, session.buffers(ids), launch, finish, **options)
+
+
+def time_design(design: Design, board: Board, launch: Launch) -> TimeReport:
+    """A timed run of a design without constants: all memory holds zeros, which takes the same time.
+
+    Raises:
+        InputError: for a launch that the design was not made for.
+        SimulationError: if the run fails, or nothing can go on.
+    """
+    if design.turns:
+        launch.check(design)
+    clock = float(board.clock_mhz)
+    loops = pipelined_loops(design, clock)
+    settings = Settings(
+        depths=depth_settings(loops),
+        latencies=link_latencies(design, board),
+        ports=port_settings(design, board, clock),
+    )
+    buffers = {
+        f"{kernel.name}_{port.name}" if port.role == "params" else port.name: aligned(
+            np.zeros(port_bytes(port), dtype=np.uint8)
+        )
+        for kernel, port in all_ports(design)
+    }
+    result = TimedRun(design).time(buffers, launch, settings)
+    if result.message:
+        raise SimulationError(result.message)
+    labels = {site(loop): loop.label for loop in loops}
+    return build_report(result.report, design, board, clock, launch, labels, "")
 
 
 def time_launch(

@@ -103,9 +103,20 @@ def milliseconds(cycles: float, clock_mhz: float) -> str:
 
 
 def rate_text(report: TimeReport, cycles: int) -> str:
-    """Sequences a second at one launch every ``cycles``."""
+    """Sequences (or generated tokens) a second at one launch every ``cycles``."""
+    if report.turns:
+        return f"{report.turns * report.clock_mhz * 1e6 / cycles:,.4g} tokens/s"
     rate = report.batch * report.clock_mhz * 1e6 / cycles
     return f"{rate:,.0f} sequences/s" if rate >= 1000 else f"{rate:.4g} sequences/s"
+
+
+def launch_text(report: TimeReport) -> str:
+    """What the launch worked on."""
+    if not report.turns:
+        return f"{report.batch} x {report.seq} rows (sequences x tokens)"
+    rows = "1 token" if report.seq == 1 else f"{report.seq:,} tokens"
+    made = "1 token" if report.turns == 1 else f"{report.turns:,} tokens"
+    return f"{rows} behind {report.past:,} in the cache, {made} generated"
 
 
 def change(cycles: int, report: TimeReport) -> str:
@@ -122,7 +133,7 @@ def summary(report: TimeReport) -> Table:
     table.add_row(
         "basis", f"timed: the emitted C++ under a clock of {mhz:g} MHz (planned; {NOT_SYNTHESISED})"
     )
-    table.add_row("launch", f"{report.batch} x {report.seq} rows (sequences x tokens)")
+    table.add_row("launch", launch_text(report))
     table.add_row("cycles", f"{report.cycles:,}, {milliseconds(report.cycles, mhz)}")
     for word, cycles in (("half depth", report.half_depth), ("twice depth", report.double_depth)):
         if cycles is not None:

@@ -124,8 +124,14 @@ def _memory(config: _Config) -> Iterator[Finding]:
     for target, count in wanted.items():
         if count != 1:
             yield _bad(1, f"'{target}' has {count} sp lines, not one", "link-port")
-    if len(wanted) > MAX_MASTERS:
-        message = f"{len(wanted)} m_axi masters, the card has {MAX_MASTERS}"
+    masters = {
+        (instance, port.bundle or port.name)
+        for instance, kernel in config.instances.items()
+        for port in kernel.ports
+        if port.form == POINTER
+    }
+    if len(masters) > MAX_MASTERS:
+        message = f"{len(masters)} m_axi masters, the card has {MAX_MASTERS}"
         yield _bad(1, message, "link-masters")
 
 

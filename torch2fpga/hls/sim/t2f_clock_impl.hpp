@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Member functions of Clock, and the clock's part of Channel and Scheduler. Included by
-// t2f_sim_impl.hpp in the timed run.
+// Member functions of Clock, and the clock's part of Channel and Scheduler, that are not called for every
+// token. Included by t2f_sim_impl.hpp in the timed run.
 #ifndef T2F_SIM_CLOCK_IMPL_HPP
 #define T2F_SIM_CLOCK_IMPL_HPP
 
@@ -11,46 +11,13 @@
 
 namespace t2f::sim {
 
-// --- what the source's statements call --------------------------------------------
-
-// One iteration of a pipelined loop begins.
-inline void tick(const Site &site) {
-  if (active != nullptr) active->clock.tick(site);
-}
-
-// The next pipelined loop is entered anew, even if it is the one just left.
-inline void loop_entry() {
-  if (active != nullptr) active->clock.leave();
-}
-
-// An element of a memory port is read or, through a pointer to non-const, written.
-template <typename T>
-const T *access(const T *element) {
-  if (active != nullptr) active->clock.memory(element, sizeof(T), false);
-  return element;
-}
-template <typename T>
-T *access(T *element) {
-  if (active != nullptr) active->clock.memory(element, sizeof(T), true);
-  return element;
-}
-
-// --- clock --------------------------------------------------------------------------
-
 // "file:line", without the folder.
-inline std::string place_of(const Site &site) {
+T2F_SIM_BODY std::string place_of(const Site &site) {
   const char *slash = std::strrchr(site.file, '/');
   return std::string(slash == nullptr ? site.file : slash + 1) + ":" + std::to_string(site.line);
 }
 
-inline void Clock::release_one(Channel *channel) { channel->release_slot(read_at + 1); }
-
-inline void Clock::release() {
-  for (std::size_t i = 0; i < held_count_; ++i) held_[i]->release_slot(read_at + 1);
-  held_count_ = 0;
-}
-
-inline T2F_NOINLINE void Clock::add_stop(Stall why, Cycle at, Cycle cycles) {
+T2F_SIM_BODY T2F_NOINLINE void Clock::add_stop(Stall why, Cycle at, Cycle cycles) {
   ahead_ += cycles;
   if (first_stop_ != last_stop_) {
     Stop &last = stops_[(last_stop_ - 1) & stop_mask_];
@@ -71,7 +38,7 @@ inline T2F_NOINLINE void Clock::add_stop(Stall why, Cycle at, Cycle cycles) {
   look_ahead();
 }
 
-inline T2F_NOINLINE void Clock::enter(const Site &site) {
+T2F_SIM_BODY T2F_NOINLINE void Clock::enter(const Site &site) {
   leave();
   use_ = nullptr;
   for (SiteUse &one : uses_) {
@@ -94,7 +61,7 @@ inline T2F_NOINLINE void Clock::enter(const Site &site) {
   if (now >= limit_) over_limit();
 }
 
-inline T2F_NOINLINE void Clock::leave() {
+T2F_SIM_BODY T2F_NOINLINE void Clock::leave() {
   end_reads();
   if (site_ == nullptr) return;
   while (first_stop_ != last_stop_) take_stop();  // while the last iterations drain
@@ -111,7 +78,7 @@ inline T2F_NOINLINE void Clock::leave() {
   write_offset = ahead_ = 0;
 }
 
-inline T2F_NOINLINE void Clock::memory(const void *address, std::size_t bytes, bool write) {
+T2F_SIM_BODY T2F_NOINLINE void Clock::memory(const void *address, std::size_t bytes, bool write) {
   if (port_ == nullptr || !port_->contains(address)) port_ = scheduler_->port_of(address);
   if (port_ == nullptr) return;  // no port of the card: an array of a test bench
   if (write) {
@@ -132,7 +99,7 @@ inline T2F_NOINLINE void Clock::memory(const void *address, std::size_t bytes, b
   if (due > now + latency) await(Stall::memory, due - latency);
 }
 
-inline T2F_NOINLINE void Clock::over_limit() {
+T2F_SIM_BODY T2F_NOINLINE void Clock::over_limit() {
   std::string where = "outside of pipelined loops";
   if (site_ != nullptr) where = "in the loop at " + place_of(*site_);
   limit_ = std::numeric_limits<Cycle>::max();  // unwinding may still move the clock
@@ -141,72 +108,8 @@ inline T2F_NOINLINE void Clock::over_limit() {
                            ": the process does not terminate, or the limit is too low for this run");
 }
 
-// --- streams ------------------------------------------------------------------------
-
-// The time of the write that comes next; the ring has room for it.
-inline void Channel::time_write() {
-  if (writer_ == nullptr) return;
-  Clock &clock = *writer_clock_;
-  clock.end_reads();
-  Cycle at = clock.write_at();
-  if (written_ >= depth_) {
-    const Cycle free = freed_[(written_ - depth_) & freed_mask_];
-    if (at < free) {
-      stalled_writes_ += free - at;
-      clock.stop(Stall::output, free - at);
-      at = free;
-    }
-  }
-  times_[written_ & times_mask_] = at + 1 + latency_;
-  if (counted_ == written_ && read_ != 0 && freed_[(read_ - 1) & freed_mask_] > at) count_held(at);
-}
-
-// Most tokens at once, in time: the process that runs first on the host may be the
-// later one. Here reads up to a later time than `at` are known.
-inline void Channel::count_held(Cycle at) {
-  if (written_ + 1 > depth_ && gone_ < written_ + 1 - depth_) gone_ = written_ + 1 - depth_;
-  while (freed_[gone_ & freed_mask_] <= at) ++gone_;
-  const std::uint64_t held = written_ + 1 - gone_;
-  if (held > high_water_) high_water_ = held;
-  ++counted_;
-}
-
-inline void Channel::time_read() {
-  if (reader_ == nullptr) return;
-  Clock &clock = *reader_clock_;
-  const Cycle there = times_[read_ & times_mask_];
-  if (clock.now < there) {
-    const Cycle before = clock.total(Stall::input);
-    clock.await(Stall::input, there);
-    stalled_reads_ += clock.total(Stall::input) - before;  // less what a full output took of it
-  }
-  clock.read_at = clock.now;
-  held_ = 1;
-  clock.hold(this);
-}
-
-// The token that was read leaves its slot, which can be written again at `free`.
-inline void Channel::release_slot(Cycle free) {
-  if (held_ == 0) return;
-  freed_[read_ & freed_mask_] = free;
-  while (counted_ < written_ && times_[counted_ & times_mask_] - 1 - latency_ < free) {
-    const std::uint64_t held = counted_ + 1 - read_;
-    if (held > high_water_) high_water_ = held;
-    ++counted_;
-  }
-  ++read_;
-  held_ = 0;
-  if (waiting_writer_ != nullptr) {
-    scheduler_->push_ready(waiting_writer_);
-    waiting_writer_ = nullptr;
-  }
-}
-
-// A second read of the stream in one iteration: the first one's slot is free.
-inline void Channel::release_own() { release_slot(reader_clock_->read_at + 1); }
-
 // The ring of tokens has got a new size; times move with their tokens.
-inline void Channel::grow_times(std::uint64_t ring) {
+T2F_SIM_BODY void Channel::grow_times(std::uint64_t ring) {
   std::vector<Cycle> times(ring, 0);
   for (std::uint64_t i = read_; i != written_; ++i) times[i & (ring - 1)] = times_[i & times_mask_];
   times_ = std::move(times);
@@ -218,23 +121,21 @@ inline void Channel::grow_times(std::uint64_t ring) {
   freed_mask_ = size - 1;
 }
 
-// --- scheduler ----------------------------------------------------------------------
-
-inline Cycle Scheduler::depth_of(const Process &process, const Site &site) const {
+T2F_SIM_BODY Cycle Scheduler::depth_of(const Process &process, const Site &site) const {
   const auto at = timing.depths.find(process.path + " " + place_of(site));
   const Cycle depth = at == timing.depths.end() ? timing.default_depth : at->second;
   const Cycle scaled = (depth * timing.depth_percent + 50) / 100;
   return scaled == 0 ? 1 : scaled;
 }
 
-inline MemoryPort *Scheduler::port_of(const void *address) {
+T2F_SIM_BODY MemoryPort *Scheduler::port_of(const void *address) {
   for (MemoryPort &port : timing.ports) {
     if (port.contains(address)) return &port;
   }
   return nullptr;
 }
 
-inline Cycle Scheduler::cycles() const {
+T2F_SIM_BODY Cycle Scheduler::cycles() const {
   Cycle last = 0;
   for (const auto &process : processes_) {
     if (process->clock.now > last) last = process->clock.now;

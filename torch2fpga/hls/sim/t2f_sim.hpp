@@ -26,6 +26,14 @@
 #include <utility>
 #include <vector>
 
+// Bodies that no inner loop needs are inline, or, with T2F_SIM_APART, compiled once: in the one
+// translation unit that defines T2F_SIM_BODIES.
+#ifdef T2F_SIM_BODIES
+#define T2F_SIM_BODY
+#else
+#define T2F_SIM_BODY inline
+#endif
+
 #include "t2f_channel.hpp"
 #include "t2f_fiber.hpp"
 #include "t2f_guard.hpp"
@@ -239,6 +247,11 @@ inline void tick(unsigned) {}
 
 }  // namespace t2f::sim
 
+#ifdef T2F_TIMED
+#include "t2f_clock_inline.hpp"
+#endif
+#if !defined(T2F_SIM_APART) || defined(T2F_SIM_BODIES)
 #include "t2f_sim_impl.hpp"
+#endif
 
 #endif

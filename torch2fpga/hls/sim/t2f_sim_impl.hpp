@@ -15,7 +15,7 @@ namespace t2f::sim {
 
 // --- processes ------------------------------------------------------------------
 
-inline Process *Scheduler::add(Process *parent, std::string name) {
+T2F_SIM_BODY Process *Scheduler::add(Process *parent, std::string name) {
   processes_.push_back(std::make_unique<Process>());
   Process *process = processes_.back().get();
   process->path = parent == nullptr ? name : parent->path + "/" + name;
@@ -32,7 +32,7 @@ inline Process *Scheduler::add(Process *parent, std::string name) {
 }
 
 // The child of that name, numbered when its region already has one.
-inline Process *Scheduler::child(Process *parent, const char *name) {
+T2F_SIM_BODY Process *Scheduler::child(Process *parent, const char *name) {
   std::string unique = name;
   for (unsigned number = 2;; ++number) {
     Process *found = nullptr;
@@ -48,12 +48,12 @@ inline Process *Scheduler::child(Process *parent, const char *name) {
   }
 }
 
-inline void process_entry() {
+T2F_SIM_BODY void process_entry() {
   entered();
   running->run_process();
 }
 
-inline void Scheduler::start(Process *process) {
+T2F_SIM_BODY void Scheduler::start(Process *process) {
   process->stack = stacks_.take();
   prepare(process->context, process->stack, process_entry);
   process->alive = true;
@@ -62,7 +62,7 @@ inline void Scheduler::start(Process *process) {
 
 // The child runs first, up to its first wait: its arguments are evaluated while
 // the statement that names them is the current one.
-inline void Scheduler::spawn(const char *name, std::function<void()> body,
+T2F_SIM_BODY void Scheduler::spawn(const char *name, std::function<void()> body,
                              std::vector<const void *> refers_to) {
   if (stopping_) throw Cancelled{};
   Process *me = current_;
@@ -77,7 +77,7 @@ inline void Scheduler::spawn(const char *name, std::function<void()> body,
   if (stopping_) throw Cancelled{};
 }
 
-inline void Scheduler::join_children() {
+T2F_SIM_BODY void Scheduler::join_children() {
   Process *me = current_;
   while (me->live_children != 0) {
     me->joining = true;
@@ -93,7 +93,7 @@ inline void Scheduler::join_children() {
   me->unnamed = 0;  // the same streams get the same names when it is entered again
 }
 
-inline void Scheduler::run_process() {
+T2F_SIM_BODY void Scheduler::run_process() {
   Process *me = current_;
   try {
     if (stopping_) throw Cancelled{};  // the run failed before its turn came
@@ -113,7 +113,7 @@ inline void Scheduler::run_process() {
 // A process of a kernel starts its next launch when it is through with the last one
 // (ap_ctrl_chain); a kernel as a whole is called once, and a process of a region further
 // inside once for each launch of the process around it.
-inline void Scheduler::run_body(Process *me) {
+T2F_SIM_BODY void Scheduler::run_body(Process *me) {
   Clock &clock = me->clock;
   if (me->parent != nullptr && clock.now < me->parent->clock.now) clock.now = me->parent->clock.now;
   const unsigned launches = me->level == 1 ? timing.launches : 1;
@@ -126,16 +126,16 @@ inline void Scheduler::run_body(Process *me) {
   }
 }
 #else
-inline void Scheduler::run_body(Process *me) {
+T2F_SIM_BODY void Scheduler::run_body(Process *me) {
   me->body();
   join_children();
 }
 #endif
 
 // The running fiber hit the guard page; this runs on a spare stack.
-inline void process_overflow() { running->overflow(); }
+T2F_SIM_BODY void process_overflow() { running->overflow(); }
 
-inline void Scheduler::overflow() {
+T2F_SIM_BODY void Scheduler::overflow() {
   Process *me = current_;
   fail("process " + me->path + ": stack overflow (its guard page was hit): its arrays need more than " +
        std::to_string(me->stack.size >> 20) + " MiB; compile with a larger T2F_FIBER_STACK, in bytes");
@@ -147,12 +147,12 @@ inline void Scheduler::overflow() {
   std::terminate();
 }
 
-inline const Stack *Scheduler::running_stack(void *scheduler) {
+T2F_SIM_BODY const Stack *Scheduler::running_stack(void *scheduler) {
   const Process *me = static_cast<Scheduler *>(scheduler)->current_;
   return me == nullptr ? nullptr : &me->stack;
 }
 
-inline void Scheduler::finish(Process *process) {
+T2F_SIM_BODY void Scheduler::finish(Process *process) {
   process->body = nullptr;
   process->alive = false;
   process->waits_on = nullptr;
@@ -165,20 +165,20 @@ inline void Scheduler::finish(Process *process) {
 
 // --- switching ------------------------------------------------------------------
 
-inline void Scheduler::push_ready(Process *process) {
+T2F_SIM_BODY void Scheduler::push_ready(Process *process) {
   process->next_ready = nullptr;
   (first_ready_ == nullptr ? first_ready_ : last_ready_->next_ready) = process;
   last_ready_ = process;
 }
 
-inline Process *Scheduler::pop_ready() {
+T2F_SIM_BODY Process *Scheduler::pop_ready() {
   Process *process = first_ready_;
   if (process != nullptr) first_ready_ = process->next_ready;
   return process;
 }
 
 // Goes on in the next ready process, or in run() when there is none.
-inline void Scheduler::leave(bool last) {
+T2F_SIM_BODY void Scheduler::leave(bool last) {
   Process *me = current_;
   Process *next = stopping_ ? nullptr : pop_ready();
   if (next == me) return;
@@ -186,21 +186,21 @@ inline void Scheduler::leave(bool last) {
   switch_context(me->context, next == nullptr ? main_ : next->context, last);
 }
 
-inline void Scheduler::go_on_in(Process *process) {
+T2F_SIM_BODY void Scheduler::go_on_in(Process *process) {
   current_ = process;
 #ifdef T2F_TIMED
   active = process;
 #endif
 }
 
-inline void Scheduler::suspend() {
+T2F_SIM_BODY void Scheduler::suspend() {
   if (!stopping_) leave();
   if (stopping_) throw Cancelled{};
 }
 
 // Returns when the peer has woken the caller. Throws without another look at the
 // channel, which may be gone by then.
-inline void Scheduler::block(const Channel &channel, Side side) {
+T2F_SIM_BODY void Scheduler::block(const Channel &channel, Side side) {
   Process *me = current_;
   me->waits_on = &channel;
   me->waits_to = side;
@@ -211,7 +211,7 @@ inline void Scheduler::block(const Channel &channel, Side side) {
 // A failing try of a non-blocking access. Processes that only poll would spin for
 // ever where blocked ones deadlock, so a long run of polls without any transfer in
 // the whole design counts as one.
-inline void Scheduler::poll(const Channel &channel, Side side) {
+T2F_SIM_BODY void Scheduler::poll(const Channel &channel, Side side) {
   Process *me = current_;
   me->waits_on = &channel;
   me->waits_to = side;
@@ -226,7 +226,7 @@ inline void Scheduler::poll(const Channel &channel, Side side) {
   me->waits_on = nullptr;
 }
 
-inline std::uint64_t Scheduler::progress() const {
+T2F_SIM_BODY std::uint64_t Scheduler::progress() const {
   std::uint64_t sum = progress_retired_;
   for (const Channel *c = channels_; c != nullptr; c = c->next_) sum += c->written_ + c->read_;
   return sum;
@@ -234,7 +234,7 @@ inline std::uint64_t Scheduler::progress() const {
 
 // --- the run --------------------------------------------------------------------
 
-inline Status Scheduler::run() {
+T2F_SIM_BODY Status Scheduler::run() {
   if (started_) throw std::logic_error("a scheduler runs once");
   Scope scope(*this);
 #ifdef T2F_TIMED
@@ -264,13 +264,13 @@ inline Status Scheduler::run() {
 }
 
 // The first failure is the one to report; what follows from it is noise.
-inline void Scheduler::fail(std::string message) {
+T2F_SIM_BODY void Scheduler::fail(std::string message) {
   if (stopping_) return;
   stopping_ = true;
   errors_.assign(1, std::move(message));
 }
 
-inline void Scheduler::fail_deadlock(const char *headline) {
+T2F_SIM_BODY void Scheduler::fail_deadlock(const char *headline) {
   if (stopping_) return;
   const Report report(processes_);
   deadlock_ = report.json();
@@ -278,7 +278,7 @@ inline void Scheduler::fail_deadlock(const char *headline) {
 }
 
 // Unwinds every suspended process, children before the parents whose locals they use.
-inline void Scheduler::unwind() {
+T2F_SIM_BODY void Scheduler::unwind() {
   for (std::size_t i = processes_.size(); i-- > 0;) {
     Process *process = processes_[i].get();
     if (!process->alive) continue;
@@ -289,7 +289,7 @@ inline void Scheduler::unwind() {
 
 // --- streams --------------------------------------------------------------------
 
-inline void Scheduler::attach(Channel &channel, const char *name, std::size_t token_size) {
+T2F_SIM_BODY void Scheduler::attach(Channel &channel, const char *name, std::size_t token_size) {
   const std::string &prefix = current_ == nullptr ? prefix_ : current_->path;
   std::string key = prefix.empty() ? "" : prefix + "/";
   unsigned &unnamed = current_ == nullptr ? unnamed_ : current_->unnamed;
@@ -311,7 +311,7 @@ inline void Scheduler::attach(Channel &channel, const char *name, std::size_t to
 }
 
 // A stream is destroyed.
-inline void Scheduler::retire(Channel &channel) {
+T2F_SIM_BODY void Scheduler::retire(Channel &channel) {
   if (!active_) return;
   progress_retired_ += channel.written_ + channel.read_;
   const Process *maker = channel.maker_;
@@ -322,7 +322,7 @@ inline void Scheduler::retire(Channel &channel) {
   account(channel);
 }
 
-inline void Scheduler::account(const Channel &channel) {
+T2F_SIM_BODY void Scheduler::account(const Channel &channel) {
   if (!stopping_ && channel.fill() != 0) {
     const auto known = [](const Process *process) { return process == nullptr ? "nobody yet" : process->path; };
     errors_.push_back("stream " + channel.key_ + ": " + std::to_string(channel.fill()) +
@@ -346,7 +346,7 @@ inline void Scheduler::account(const Channel &channel) {
 #endif
 }
 
-inline Channel::Channel(std::uint64_t depth, const char *name, std::size_t token_size)
+T2F_SIM_BODY Channel::Channel(std::uint64_t depth, const char *name, std::size_t token_size)
     : depth_(depth) {
   if (running != nullptr) {
     running->attach(*this, name, token_size);
@@ -355,13 +355,13 @@ inline Channel::Channel(std::uint64_t depth, const char *name, std::size_t token
   }
 }
 
-inline Channel::~Channel() {
+T2F_SIM_BODY Channel::~Channel() {
   if (scheduler_ == nullptr) return;
   scheduler_->retire(*this);
   detach();
 }
 
-inline void Channel::detach() {
+T2F_SIM_BODY void Channel::detach() {
   (previous_ == nullptr ? scheduler_->channels_ : previous_->next_) = next_;
   if (next_ != nullptr) next_->previous_ = previous_;
   previous_ = next_ = nullptr;
@@ -372,7 +372,7 @@ inline void Channel::detach() {
   write_limit_ = read_floor_ = 0;  // the next access takes the slow path
 }
 
-inline bool Channel::acquire_write(std::uint64_t ring) {
+T2F_SIM_BODY bool Channel::acquire_write(std::uint64_t ring) {
   if (*current_ == nullptr) {
     write_limit_ = ring;
     return fill() >= ring;
@@ -391,7 +391,7 @@ inline bool Channel::acquire_write(std::uint64_t ring) {
   return fill() >= ring;
 }
 
-inline void Channel::acquire_read() {
+T2F_SIM_BODY void Channel::acquire_read() {
   if (*current_ == nullptr) {
     if (fill() == 0) throw std::runtime_error("read of the empty stream " + key_);
     return;
@@ -408,7 +408,7 @@ inline void Channel::acquire_read() {
 }
 
 // Waits for the peer, whose next transfer is sent down the slow path to find that out.
-inline void Channel::wait(Side side) {
+T2F_SIM_BODY void Channel::wait(Side side) {
   if (side == Side::read) {
     waiting_reader_ = *current_;
     write_limit_ = 0;
@@ -421,13 +421,13 @@ inline void Channel::wait(Side side) {
   scheduler_->block(*this, side);
 }
 
-inline bool Channel::retry(Side side) const {
+T2F_SIM_BODY bool Channel::retry(Side side) const {
   if (*current_ == nullptr) return false;
   scheduler_->poll(*this, side);
   return side == Side::read ? written_ != first_live() : fill() < depth_;
 }
 
-inline void Channel::claim(Process *&owner, Side side) {
+T2F_SIM_BODY void Channel::claim(Process *&owner, Side side) {
   Process *me = *current_;
   if (owner != nullptr && !same_user(owner, me)) {
     throw std::runtime_error("stream " + key_ + " has two " +

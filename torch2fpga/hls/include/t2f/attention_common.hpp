@@ -140,66 +140,173 @@ inline bool advance_pass(head_walk &at, const tile_passes &full, const tile_pass
   return ends;
 }
 
-// Read the rows that earlier launches left in a cache, 0 .. past - 1 one after the other, into
-// the banks of keep_sequence.
-template <int BLOCKS, int MAX_KEYS, int LANES, int BANKS, int DEPTH>
-inline void keep_past(hls::stream<vec<int8_t, LANES>> &x,
-                      vec<int8_t, LANES> (&kept)[BANKS][DEPTH], int bank_rows, int past) {
+// How the rows of a sequence lie in the banks: `columns` rows one behind the other meet the
+// multipliers in a cycle, each from another bank. A word of a cache holds `parts` blocks of one
+// row, which are written in a cycle, so each goes into a memory of its own: `split` of them into
+// the memories of a bank, `turns` times into banks one behind the other.
+//
+// Block b of row s is in bank (s + b / split % turns) % columns, memory b % split, at
+// b / split * rows + s / columns, where `rows` is what a bank holds of a block.
+template <typename C>
+struct kept_rows {
+  static constexpr int blocks = C::heads / C::kv_groups * C::head_blocks;
+  static constexpr int parts = C::cached ? 64 / C::lanes : 1;
+  static constexpr int split = larger(1, parts / C::columns);
+  static constexpr int turns = parts / split;
+  static constexpr int groups = ceil_div(blocks, split);  // of blocks side by side
+  static constexpr int depth = groups * C::key_blocks * (C::lanes / C::columns);
+};
+
+// Where a design has no cache: in the place of the words from it.
+struct no_words {};
+
+template <typename C, int DEPTH>
+inline void keep_past(no_words &,
+                      const vec<int8_t, C::lanes> (&)[C::columns][kept_rows<C>::split][DEPTH], int,
+                      int) {
 #pragma HLS inline
+}
+
+// The block in the given part of a word of a cache.
+template <typename C>
+inline vec<int8_t, C::lanes> block_of(const word &w, int part) {
+#pragma HLS inline
+  vec<int8_t, C::lanes> v;
+  for (int lane = 0; lane < C::lanes; ++lane) {
+#pragma HLS unroll
+    v.d[lane] = w.d[part * C::lanes + lane];
+  }
+  return v;
+}
+
+// Read the rows that earlier turns left in a cache, 0 .. past - 1 one after the other, each from a
+// word on, into the banks of keep_sequence: a word a cycle.
+template <typename C, int DEPTH>
+inline void keep_past(hls::stream<word> &words,
+                      vec<int8_t, C::lanes> (&kept)[C::columns][kept_rows<C>::split][DEPTH],
+                      int bank_rows, int past) {
+#pragma HLS inline
+  constexpr int split = kept_rows<C>::split;
+  constexpr uint32_t turns = kept_rows<C>::turns;
+  constexpr int groups = kept_rows<C>::groups;
+  constexpr int row_words = ceil_div(kept_rows<C>::blocks, kept_rows<C>::parts);
+  int offset[turns];  // of the groups of a word
+#pragma HLS array_partition variable = offset complete
+  for (int turn = 0; turn < static_cast<int>(turns); ++turn) {
+#pragma HLS unroll
+    offset[turn] = turn * bank_rows;
+  }
+  const int word_rows = static_cast<int>(turns) * bank_rows;
   int row = 0;
-  int block = 0;
-  int at = 0;
+  int group = 0;  // the first of the word
+  int at = 0;     // its place in the banks
 PAST:
-  for (int i = 0; i < BLOCKS * past; ++i) {
-#pragma HLS loop_tripcount max = BLOCKS * MAX_KEYS
+  for (int i = 0; i < row_words * past; ++i) {
+#pragma HLS loop_tripcount max = row_words * C::key_blocks * C::lanes
     T2F_PIPELINE(1);
+    const word w = words.read();
     const uint32_t s = static_cast<uint32_t>(row);
-    kept[s % BANKS][static_cast<uint32_t>(at) + s / BANKS] = x.read();
-    if (block != BLOCKS - 1) {
-      ++block;
-      at += bank_rows;
+    uint32_t place[turns];
+#pragma HLS array_partition variable = place complete
+    for (int turn = 0; turn < static_cast<int>(turns); ++turn) {
+#pragma HLS unroll
+      place[turn] = static_cast<uint32_t>(at + offset[turn]) + s / C::columns;
+    }
+    // A bank takes one block at most: which one depends on the row.
+    for (int bank = 0; bank < C::columns; ++bank) {
+#pragma HLS unroll
+      const uint32_t turn = (static_cast<uint32_t>(bank) - s) % C::columns;
+      const uint32_t taken = turn % turns;
+      const bool inside = groups % turns == 0 || group + static_cast<int>(taken) < groups;
+      if (turn < turns && inside) {
+        for (int part = 0; part < split; ++part) {
+#pragma HLS unroll
+          kept[bank][part][place[taken]] =
+              block_of<C>(w, static_cast<int>(taken) * split + part);
+        }
+      }
+    }
+    if (group < groups - static_cast<int>(turns)) {
+      group += static_cast<int>(turns);
+      at += word_rows;
     } else {
-      block = 0;
+      group = 0;
       at = 0;
       ++row;
     }
   }
 }
 
-// Read all rows of a sequence, the first of them row `past`, one bank for each of BANKS
-// consecutive rows. For the first channel block a bank holds `bank_rows` rows, then those of the
-// second, and so on. Rows behind the sequence keep what they hold.
-template <int BLOCKS, int MAX_SEQ, int TILE, int LANES, int BANKS, int DEPTH>
-inline void keep_sequence(hls::stream<vec<int8_t, LANES>> &x,
-                          vec<int8_t, LANES> (&kept)[BANKS][DEPTH], int bank_rows, int seq,
-                          int past) {
+// Read all rows of a sequence, the first of them row `past`, into the banks. For the first blocks
+// a bank holds `bank_rows` rows, then those of the next ones, and so on. Rows behind the sequence
+// keep what they hold.
+template <typename C, int DEPTH>
+inline void keep_sequence(hls::stream<vec<int8_t, C::lanes>> &x,
+                          vec<int8_t, C::lanes> (&kept)[C::columns][kept_rows<C>::split][DEPTH],
+                          int bank_rows, int seq, int past) {
 #pragma HLS inline
-  int last = tile_rows(seq, 0, TILE) - 1;  // row of the tile
-  int behind = seq - TILE;                 // rows behind the tile
+  constexpr uint32_t split = kept_rows<C>::split;
+  constexpr uint32_t turns = kept_rows<C>::turns;
+  constexpr int blocks = kept_rows<C>::blocks;
+  int last = tile_rows(seq, 0, C::tile) - 1;  // row of the tile
+  int behind = seq - C::tile;                 // rows behind the tile
   int first = past;
   int t = 0;
   int block = 0;
   int at = 0;
 KEEP:
-  for (int i = 0; i < BLOCKS * seq; ++i) {
-#pragma HLS loop_tripcount max = BLOCKS * MAX_SEQ
+  for (int i = 0; i < blocks * seq; ++i) {
+#pragma HLS loop_tripcount max = blocks * C::max_seq
     T2F_PIPELINE(1);
     const uint32_t s = static_cast<uint32_t>(first + t);
-    kept[s % BANKS][static_cast<uint32_t>(at) + s / BANKS] = x.read();
+    const uint32_t b = static_cast<uint32_t>(block);
+    const uint32_t bank = turns == 1 ? s % C::columns : (s + b / split % turns) % C::columns;
+    kept[bank][b % split][static_cast<uint32_t>(at) + s / C::columns] = x.read();
     if (t != last) {
       ++t;
     } else {
       t = 0;
-      if (block != BLOCKS - 1) {
+      if (block != blocks - 1) {
         ++block;
-        at += bank_rows;
+        if (b % split == split - 1) at += bank_rows;
       } else {
         block = 0;
         at = 0;
-        first += TILE;
-        last = behind < TILE ? behind - 1 : TILE - 1;
-        behind -= TILE;
+        first += C::tile;
+        last = behind < C::tile ? behind - 1 : C::tile - 1;
+        behind -= C::tile;
       }
+    }
+  }
+}
+
+// Block `block` of `columns` rows, the first of them a multiple of it, at `place` of the banks.
+template <typename C, int DEPTH>
+inline void take_rows(const vec<int8_t, C::lanes> (&kept)[C::columns][kept_rows<C>::split][DEPTH],
+                      int block, int place, vec<int8_t, C::lanes> (&rows)[C::columns]) {
+#pragma HLS inline
+  constexpr uint32_t split = kept_rows<C>::split;
+  constexpr uint32_t turns = kept_rows<C>::turns;
+  constexpr int levels = floor_log2(kept_rows<C>::turns);
+  const uint32_t b = static_cast<uint32_t>(block);
+  for (int j = 0; j < C::columns; ++j) {
+#pragma HLS unroll
+    rows[j] = kept[j][b % split][place];
+  }
+  // Row j is in bank j + turn: back by a turn of 1, of 2, of 4.
+  for (int level = 0; level < levels; ++level) {
+#pragma HLS unroll
+    vec<int8_t, C::lanes> turned[C::columns];
+#pragma HLS aggregate variable = turned
+#pragma HLS array_partition variable = turned complete
+    for (int j = 0; j < C::columns; ++j) {
+#pragma HLS unroll
+      const int from = (j + (1 << level)) % C::columns;
+      turned[j] = (b / split % turns >> level) % 2 != 0 ? rows[from] : rows[j];
+    }
+    for (int j = 0; j < C::columns; ++j) {
+#pragma HLS unroll
+      rows[j] = turned[j];
     }
   }
 }

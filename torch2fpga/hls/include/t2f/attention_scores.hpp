@@ -78,11 +78,13 @@ constexpr int most_scores(int seq, int tile, int heads, int head_blocks, int key
 // Loop SCORES: the tiles of a sequence against its keys and the `past` ones in front of them.
 template <typename C, int DEPTH>
 inline void score_sequence(hls::stream<vec<int8_t, C::lanes>> &q,
-                           const vec<int8_t, C::lanes> (&keys)[C::columns][DEPTH],
+                           const vec<int8_t, C::lanes> (
+                               &keys)[C::columns][kept_rows<C>::split][DEPTH],
                            hls::stream<vec<int32_t, C::lanes>> &scores, int seq, int past) {
 #pragma HLS inline
   constexpr int parts = C::lanes / C::columns;  // of a key block
   constexpr int busy = C::head_blocks * parts;  // iterations of a group that multiply
+  constexpr int split = kept_rows<C>::split;
   vec<int8_t, C::lanes> query[2][C::head_blocks][C::tile] T2F_UNWRITTEN;
 #pragma HLS aggregate variable = query
 #pragma HLS array_partition variable = query complete dim = 3
@@ -97,17 +99,22 @@ inline void score_sequence(hls::stream<vec<int8_t, C::lanes>> &q,
   const int count = past + seq;  // of keys
   const int key_blocks = ceil_div(count, C::lanes);
   const int bank_rows = key_blocks * parts;
-  const int next_head = (C::head_blocks - 1) * bank_rows;
+  // Behind the keys of a head: to those of the next one, whose first blocks may share a place with
+  // its last ones, or back to their beginning.
+  const int next_head = (C::head_blocks / split - 1) * bank_rows;
+  const int next_place = C::head_blocks / split * bank_rows;
   const int same_head = -bank_rows;
   const int tiles = seq / C::tile;
   const tile_passes full = score_passes<C>(key_blocks, C::tile);
   const tile_passes rest = score_passes<C>(key_blocks, seq - tiles * C::tile);
   const int all = sequence_iterations(C::heads, tiles, full, rest);
   head_walk at = first_pass(tiles != 0 ? full : rest, seq);
-  int p = 0;       // channel block of the head that is multiplied
+  int p = 0;         // channel block of the head that is multiplied
   int left = count;  // keys of the head that are still to come
-  int start = 0;   // of these keys in the banks
-  int offset = 0;  // of their channel block
+  int start = 0;     // of these keys in the banks
+  int offset = 0;    // of their channel block
+  int first = 0;     // channel block of all heads where the head begins
+  int block = 0;     // that is multiplied
   shared_head<C::kv_groups> shared;
 SCORES:
   for (int i = 0; i < all; ++i) {
@@ -121,17 +128,16 @@ SCORES:
       vec<int8_t, C::lanes> key[C::columns];
 #pragma HLS aggregate variable = key
 #pragma HLS array_partition variable = key complete
-      for (int j = 0; j < C::columns; ++j) {
-#pragma HLS unroll
-        key[j] = keys[j][start + offset];
-      }
+      take_rows<C, DEPTH>(keys, block, start + offset, key);
       score_keys<C::tile, C::columns, C::lanes>(query[(at.head & 1) ^ 1][p], key, p == 0, acc);
       if (p != C::head_blocks - 1) {
         ++p;
-        offset += bank_rows;
+        if (block % split == split - 1) offset += bank_rows;
+        ++block;
       } else {
         p = 0;
         offset = 0;
+        block = first;
         ++start;
         append_scores<C::tile, C::columns, C::lanes>(acc, made);
       }
@@ -146,19 +152,29 @@ SCORES:
         left -= C::lanes;
       } else {
         left = count;
-        start += next_shared(shared) ? next_head : same_head;
+        if (next_shared(shared)) {
+          start += first % split + C::head_blocks % split < split ? next_head : next_place;
+          first += C::head_blocks;
+          block = first;
+        } else {
+          start += same_head;
+        }
         at.working = false;
       }
     }
-    if (advance_pass<C::heads, C::tile>(at, full, rest)) start = 0;
+    if (advance_pass<C::heads, C::tile>(at, full, rest)) {
+      start = 0;
+      first = 0;
+      block = 0;
+    }
   }
 }
 
 // The sequences of all steps, with the keys of one in the given banks.
-template <typename C, int DEPTH>
+template <typename C, int DEPTH, typename Words>
 inline void score_steps(hls::stream<vec<int8_t, C::lanes>> &q,
-                        hls::stream<vec<int8_t, C::lanes>> &k,
-                        vec<int8_t, C::lanes> (&keys)[C::columns][DEPTH],
+                        hls::stream<vec<int8_t, C::lanes>> &k, Words &words,
+                        vec<int8_t, C::lanes> (&keys)[C::columns][kept_rows<C>::split][DEPTH],
                         hls::stream<vec<int32_t, C::lanes>> &scores, int batch, int seq, int past) {
 #pragma HLS inline
   const int bank_rows = ceil_div(past + seq, C::lanes) * (C::lanes / C::columns);
@@ -167,66 +183,61 @@ STEP:
   SEQUENCE:
     for (int b = 0; b < batch; ++b) {
 #pragma HLS loop_tripcount max = C::max_batch
-      constexpr int blocks = C::heads / C::kv_groups * C::head_blocks;
-      if (C::cached) {
-        keep_past<blocks, C::key_blocks * C::lanes, C::lanes, C::columns, DEPTH>(k, keys, bank_rows,
-                                                                                 past);
-      }
-      keep_sequence<blocks, C::max_seq, C::tile, C::lanes, C::columns, DEPTH>(k, keys, bank_rows,
-                                                                              seq, past);
+      keep_past<C, DEPTH>(words, keys, bank_rows, past);
+      keep_sequence<C, DEPTH>(k, keys, bank_rows, seq, past);
       score_sequence<C, DEPTH>(q, keys, scores, seq, past);
     }
   }
 }
 
-template <typename C>
+template <typename C, typename Words>
 inline void scores_in(in_lutram, hls::stream<vec<int8_t, C::lanes>> &q,
-                      hls::stream<vec<int8_t, C::lanes>> &k,
+                      hls::stream<vec<int8_t, C::lanes>> &k, Words &words,
                       hls::stream<vec<int32_t, C::lanes>> &scores, int batch, int seq,
                       int past) {
 #pragma HLS inline
-  constexpr int depth =
-      C::heads / C::kv_groups * C::head_blocks * C::key_blocks * (C::lanes / C::columns);
-  vec<int8_t, C::lanes> keys[C::columns][depth] T2F_UNWRITTEN;
+  constexpr int depth = kept_rows<C>::depth;
+  vec<int8_t, C::lanes> keys[C::columns][kept_rows<C>::split][depth] T2F_UNWRITTEN;
 #pragma HLS aggregate variable = keys
 #pragma HLS array_partition variable = keys complete dim = 1
+#pragma HLS array_partition variable = keys complete dim = 2
 #pragma HLS bind_storage variable = keys type = ram_s2p impl = lutram
-  score_steps<C, depth>(q, k, keys, scores, batch, seq, past);
+  score_steps<C, depth>(q, k, words, keys, scores, batch, seq, past);
 }
 
-template <typename C>
+template <typename C, typename Words>
 inline void scores_in(in_bram, hls::stream<vec<int8_t, C::lanes>> &q,
-                      hls::stream<vec<int8_t, C::lanes>> &k,
+                      hls::stream<vec<int8_t, C::lanes>> &k, Words &words,
                       hls::stream<vec<int32_t, C::lanes>> &scores, int batch, int seq,
                       int past) {
 #pragma HLS inline
-  constexpr int depth =
-      C::heads / C::kv_groups * C::head_blocks * C::key_blocks * (C::lanes / C::columns);
-  vec<int8_t, C::lanes> keys[C::columns][depth] T2F_UNWRITTEN;
+  constexpr int depth = kept_rows<C>::depth;
+  vec<int8_t, C::lanes> keys[C::columns][kept_rows<C>::split][depth] T2F_UNWRITTEN;
 #pragma HLS aggregate variable = keys
 #pragma HLS array_partition variable = keys complete dim = 1
+#pragma HLS array_partition variable = keys complete dim = 2
 #pragma HLS bind_storage variable = keys type = ram_s2p impl = bram
-  score_steps<C, depth>(q, k, keys, scores, batch, seq, past);
+  score_steps<C, depth>(q, k, words, keys, scores, batch, seq, past);
 }
 
-template <typename C>
+template <typename C, typename Words>
 inline void scores_in(in_uram, hls::stream<vec<int8_t, C::lanes>> &q,
-                      hls::stream<vec<int8_t, C::lanes>> &k,
+                      hls::stream<vec<int8_t, C::lanes>> &k, Words &words,
                       hls::stream<vec<int32_t, C::lanes>> &scores, int batch, int seq,
                       int past) {
 #pragma HLS inline
-  constexpr int depth =
-      C::heads / C::kv_groups * C::head_blocks * C::key_blocks * (C::lanes / C::columns);
-  vec<int8_t, C::lanes> keys[C::columns][depth] T2F_UNWRITTEN;
+  constexpr int depth = kept_rows<C>::depth;
+  vec<int8_t, C::lanes> keys[C::columns][kept_rows<C>::split][depth] T2F_UNWRITTEN;
 #pragma HLS aggregate variable = keys
 #pragma HLS array_partition variable = keys complete dim = 1
+#pragma HLS array_partition variable = keys complete dim = 2
 #pragma HLS bind_storage variable = keys type = ram_s2p impl = uram
-  score_steps<C, depth>(q, k, keys, scores, batch, seq, past);
+  score_steps<C, depth>(q, k, words, keys, scores, batch, seq, past);
 }
 
 // Loops, all at II 1. A group makes the scores of a head and key block, `parts` is
 // lanes / columns:
-//   PAST    once a sequence, with a cache: heads / kv_groups * hb * past iterations
+//   PAST    once a sequence, with a cache: past * words of a row
 //   KEEP    once a sequence: heads / kv_groups * hb * seq iterations
 //   SCORES  once a sequence, for every tile: hb * n + (heads - 1) * pass + kb * group + n, where
 //           group = max(hb * parts, n) and pass = max(kb * group, hb * n)
@@ -238,16 +249,18 @@ void attention_scores(hls::stream<vec<int8_t, C::lanes>> &q, hls::stream<vec<int
 #pragma HLS inline off
   static_assert(C::lanes % C::columns == 0, "columns divide the lanes");
   static_assert(!C::cached, "with a cache the rows in it are an argument");
-  scores_in<C>(typename C::kept_in(), q, k, scores, batch, seq, 0);
+  no_words none;
+  scores_in<C>(typename C::kept_in(), q, k, none, scores, batch, seq, 0);
 }
 
-// With a cache: `k` brings the `past` rows of earlier launches first.
+// With a cache: `words` brings the `past` rows of earlier turns, `k` those behind them.
 template <typename C>
 void attention_scores(hls::stream<vec<int8_t, C::lanes>> &q, hls::stream<vec<int8_t, C::lanes>> &k,
-                      hls::stream<vec<int32_t, C::lanes>> &scores, int batch, int seq, int past) {
+                      hls::stream<word> &words, hls::stream<vec<int32_t, C::lanes>> &scores,
+                      int batch, int seq, int past) {
 #pragma HLS inline off
   static_assert(C::lanes % C::columns == 0, "columns divide the lanes");
-  scores_in<C>(typename C::kept_in(), q, k, scores, batch, seq, past);
+  scores_in<C>(typename C::kept_in(), q, k, words, scores, batch, seq, past);
 }
 
 }  // namespace t2f

@@ -122,10 +122,12 @@ constexpr int most_means(int seq, int tile, int heads, int head_blocks, int key_
 // Loop MEAN: the tiles of a sequence over its values and the `past` ones in front of them.
 template <typename C, int DEPTH>
 inline void mean_sequence(hls::stream<vec<uint8_t, C::lanes>> &weights,
-                          const vec<int8_t, C::lanes> (&values)[C::columns][DEPTH],
+                          const vec<int8_t, C::lanes> (
+                              &values)[C::columns][kept_rows<C>::split][DEPTH],
                           hls::stream<vec<int32_t, C::lanes>> &y, int seq, int past) {
 #pragma HLS inline
   constexpr uint32_t parts = C::lanes / C::columns;  // of a key block
+  constexpr int split = kept_rows<C>::split;
   vec<uint8_t, C::lanes> p[2][C::key_blocks][C::tile] T2F_UNWRITTEN;
 #pragma HLS aggregate variable = p
 #pragma HLS array_partition variable = p complete dim = 3
@@ -141,14 +143,16 @@ inline void mean_sequence(hls::stream<vec<uint8_t, C::lanes>> &weights,
 #pragma HLS array_partition variable = result_sum complete
   const int key_blocks = ceil_div(past + seq, C::lanes);
   const uint32_t bank_rows = static_cast<uint32_t>(key_blocks) * parts;
-  const int head_rows = C::head_blocks * static_cast<int>(bank_rows);
   const int tiles = seq / C::tile;
   const tile_passes full = mean_passes<C>(key_blocks, C::tile);
   const tile_passes rest = mean_passes<C>(key_blocks, seq - tiles * C::tile);
   const int all = sequence_iterations(C::heads, tiles, full, rest);
   head_walk at = first_pass(tiles != 0 ? full : rest, seq);
-  int block = 0;  // of the head that is multiplied
-  int from = 0;   // place of its values in the banks
+  int block = 0;   // of the head that is multiplied
+  int from = 0;    // place of its values in the banks
+  int number = 0;  // of the block, counted over all heads
+  int head_from = 0;    // both where the head begins
+  int head_number = 0;
   shared_head<C::kv_groups> shared;
 MEAN:
   for (int i = 0; i < all; ++i) {
@@ -162,10 +166,7 @@ MEAN:
       vec<int8_t, C::lanes> value[C::columns];
 #pragma HLS aggregate variable = value
 #pragma HLS array_partition variable = value complete
-      for (int j = 0; j < C::columns; ++j) {
-#pragma HLS unroll
-        value[j] = values[j][from];
-      }
+      take_rows<C, DEPTH>(values, number, from, value);
       weigh<C::tile, C::columns, C::lanes>(p[(at.head & 1) ^ 1][at.place / parts],
                                            at.place % parts * C::columns, value, at.place == 0, acc,
                                            sum);
@@ -177,23 +178,37 @@ MEAN:
     }
     if (at.working && advance_place(at)) {
       release_means<C::tile, C::lanes>(acc, sum, result, result_sum);
+      // The next block may lie beside this one.
+      if (number % split != split - 1) from -= static_cast<int>(bank_rows);
+      ++number;
       if (block != C::head_blocks - 1) {
         ++block;
       } else {
         block = 0;
-        if (!next_shared(shared)) from -= head_rows;
+        if (next_shared(shared)) {
+          head_from = from;
+          head_number = number;
+        } else {
+          from = head_from;
+          number = head_number;
+        }
         at.working = false;
       }
     }
-    if (advance_pass<C::heads, C::tile>(at, full, rest)) from = 0;
+    if (advance_pass<C::heads, C::tile>(at, full, rest)) {
+      from = 0;
+      number = 0;
+      head_from = 0;
+      head_number = 0;
+    }
   }
 }
 
 // The sequences of all steps, with the values of one in the given banks.
-template <typename C, int DEPTH>
+template <typename C, int DEPTH, typename Words>
 inline void mean_steps(hls::stream<vec<uint8_t, C::lanes>> &weights,
-                       hls::stream<vec<int8_t, C::lanes>> &v,
-                       vec<int8_t, C::lanes> (&values)[C::columns][DEPTH],
+                       hls::stream<vec<int8_t, C::lanes>> &v, Words &words,
+                       vec<int8_t, C::lanes> (&values)[C::columns][kept_rows<C>::split][DEPTH],
                        hls::stream<vec<int32_t, C::lanes>> &y, int batch, int seq, int past) {
 #pragma HLS inline
   const int bank_rows = ceil_div(past + seq, C::lanes) * (C::lanes / C::columns);
@@ -202,62 +217,57 @@ STEP:
   SEQUENCE:
     for (int b = 0; b < batch; ++b) {
 #pragma HLS loop_tripcount max = C::max_batch
-      constexpr int blocks = C::heads / C::kv_groups * C::head_blocks;
-      if (C::cached) {
-        keep_past<blocks, C::key_blocks * C::lanes, C::lanes, C::columns, DEPTH>(v, values,
-                                                                                 bank_rows, past);
-      }
-      keep_sequence<blocks, C::max_seq, C::tile, C::lanes, C::columns, DEPTH>(v, values, bank_rows,
-                                                                              seq, past);
+      keep_past<C, DEPTH>(words, values, bank_rows, past);
+      keep_sequence<C, DEPTH>(v, values, bank_rows, seq, past);
       mean_sequence<C, DEPTH>(weights, values, y, seq, past);
     }
   }
 }
 
-template <typename C>
+template <typename C, typename Words>
 inline void means_in(in_lutram, hls::stream<vec<uint8_t, C::lanes>> &weights,
-                     hls::stream<vec<int8_t, C::lanes>> &v,
+                     hls::stream<vec<int8_t, C::lanes>> &v, Words &words,
                      hls::stream<vec<int32_t, C::lanes>> &y, int batch, int seq, int past) {
 #pragma HLS inline
-  constexpr int depth =
-      C::heads / C::kv_groups * C::head_blocks * C::key_blocks * (C::lanes / C::columns);
-  vec<int8_t, C::lanes> values[C::columns][depth] T2F_UNWRITTEN;
+  constexpr int depth = kept_rows<C>::depth;
+  vec<int8_t, C::lanes> values[C::columns][kept_rows<C>::split][depth] T2F_UNWRITTEN;
 #pragma HLS aggregate variable = values
 #pragma HLS array_partition variable = values complete dim = 1
+#pragma HLS array_partition variable = values complete dim = 2
 #pragma HLS bind_storage variable = values type = ram_s2p impl = lutram
-  mean_steps<C, depth>(weights, v, values, y, batch, seq, past);
+  mean_steps<C, depth>(weights, v, words, values, y, batch, seq, past);
 }
 
-template <typename C>
+template <typename C, typename Words>
 inline void means_in(in_bram, hls::stream<vec<uint8_t, C::lanes>> &weights,
-                     hls::stream<vec<int8_t, C::lanes>> &v,
+                     hls::stream<vec<int8_t, C::lanes>> &v, Words &words,
                      hls::stream<vec<int32_t, C::lanes>> &y, int batch, int seq, int past) {
 #pragma HLS inline
-  constexpr int depth =
-      C::heads / C::kv_groups * C::head_blocks * C::key_blocks * (C::lanes / C::columns);
-  vec<int8_t, C::lanes> values[C::columns][depth] T2F_UNWRITTEN;
+  constexpr int depth = kept_rows<C>::depth;
+  vec<int8_t, C::lanes> values[C::columns][kept_rows<C>::split][depth] T2F_UNWRITTEN;
 #pragma HLS aggregate variable = values
 #pragma HLS array_partition variable = values complete dim = 1
+#pragma HLS array_partition variable = values complete dim = 2
 #pragma HLS bind_storage variable = values type = ram_s2p impl = bram
-  mean_steps<C, depth>(weights, v, values, y, batch, seq, past);
+  mean_steps<C, depth>(weights, v, words, values, y, batch, seq, past);
 }
 
-template <typename C>
+template <typename C, typename Words>
 inline void means_in(in_uram, hls::stream<vec<uint8_t, C::lanes>> &weights,
-                     hls::stream<vec<int8_t, C::lanes>> &v,
+                     hls::stream<vec<int8_t, C::lanes>> &v, Words &words,
                      hls::stream<vec<int32_t, C::lanes>> &y, int batch, int seq, int past) {
 #pragma HLS inline
-  constexpr int depth =
-      C::heads / C::kv_groups * C::head_blocks * C::key_blocks * (C::lanes / C::columns);
-  vec<int8_t, C::lanes> values[C::columns][depth] T2F_UNWRITTEN;
+  constexpr int depth = kept_rows<C>::depth;
+  vec<int8_t, C::lanes> values[C::columns][kept_rows<C>::split][depth] T2F_UNWRITTEN;
 #pragma HLS aggregate variable = values
 #pragma HLS array_partition variable = values complete dim = 1
+#pragma HLS array_partition variable = values complete dim = 2
 #pragma HLS bind_storage variable = values type = ram_s2p impl = uram
-  mean_steps<C, depth>(weights, v, values, y, batch, seq, past);
+  mean_steps<C, depth>(weights, v, words, values, y, batch, seq, past);
 }
 
 // Loops, all at II 1. A group makes a channel block of a head, `parts` is lanes / columns:
-//   PAST  once a sequence, with a cache: heads / kv_groups * hb * past iterations
+//   PAST  once a sequence, with a cache: past * words of a row
 //   KEEP  once a sequence: heads / kv_groups * hb * seq iterations
 //   MEAN  once a sequence, for every tile: kb * n + (heads - 1) * pass + hb * group + n, where
 //         group = max(kb * parts, n) and pass = max(hb * group, kb * n)
@@ -270,17 +280,18 @@ void attention_values(hls::stream<vec<uint8_t, C::lanes>> &weights,
 #pragma HLS inline off
   static_assert(C::lanes % C::columns == 0, "columns divide the lanes");
   static_assert(!C::cached, "with a cache the rows in it are an argument");
-  means_in<C>(typename C::kept_in(), weights, v, y, batch, seq, 0);
+  no_words none;
+  means_in<C>(typename C::kept_in(), weights, v, none, y, batch, seq, 0);
 }
 
-// With a cache: `v` brings the `past` rows of earlier launches first.
+// With a cache: `words` brings the `past` rows of earlier turns, `v` those behind them.
 template <typename C>
 void attention_values(hls::stream<vec<uint8_t, C::lanes>> &weights,
-                      hls::stream<vec<int8_t, C::lanes>> &v,
+                      hls::stream<vec<int8_t, C::lanes>> &v, hls::stream<word> &words,
                       hls::stream<vec<int32_t, C::lanes>> &y, int batch, int seq, int past) {
 #pragma HLS inline off
   static_assert(C::lanes % C::columns == 0, "columns divide the lanes");
-  means_in<C>(typename C::kept_in(), weights, v, y, batch, seq, past);
+  means_in<C>(typename C::kept_in(), weights, v, words, y, batch, seq, past);
 }
 
 }  // namespace t2f

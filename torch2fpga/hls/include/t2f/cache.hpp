@@ -2,11 +2,11 @@
 // Keys and values of the tokens so far, in memory.
 //
 // A row starts at a word; a step has `max_keys` rows behind each other. In a turn the rows of
-// earlier turns come from memory, those of this one pass by on the chip and are written behind
-// them; the next turn may read when all are written (see turns.hpp).
+// earlier turns go from memory to attention as words, those of this one pass by on the chip and are
+// written behind them; the next turn may read when all are written (see turns.hpp).
 // Cycles of a turn, each loop flat at one word or token a cycle and entered once a step:
 //   read_cache   GO of 1 once, READ of past * row_words
-//   cache_rows   PAST of past * blocks, NEW of seq * blocks
+//   cache_rows   NEW of seq * blocks
 //   write_cache  WRITE of seq * row_words, DONE of 1 once
 #ifndef T2F_CACHE_HPP
 #define T2F_CACHE_HPP
@@ -39,24 +39,33 @@ STEP:
   }
 }
 
-// The words of a tile's rows come block by block, as `cache_rows` fills them.
+// The rows of a step, behind those of earlier turns. The words of a tile's rows come block by
+// block, as `cache_rows` fills them.
+template <typename C>
+inline void write_cache_step(hls::stream<word> &fresh, word *memory, int step, int seq, int past) {
+#pragma HLS inline
+  token_place at = first_token(seq);
+  T2F_LOOP_ENTRY;
+WRITE:
+  for (int i = 0; i < seq * C::row_words; ++i) {
+#pragma HLS loop_tripcount max = C::max_seq * C::row_words
+    T2F_PIPELINE(1);
+    const int row = past + seq - 1 - at.behind + at.t;
+    const word w = fresh.read();
+    T2F_MEMORY(memory, step * C::step_words + row * C::row_words + at.block) = w;
+    advance<C::row_words, C::tile>(at, seq);
+  }
+}
+
+// One cache by itself; kernels write all of theirs in one process (`write_caches`), so that they
+// take one master.
 template <typename C>
 void write_cache(hls::stream<word> &fresh, word *memory, hls::stream<int32_t> &written, int seq,
                  int past) {
 #pragma HLS inline off
 STEP:
   for (int step = 0; step < C::steps; ++step) {
-    token_place at = first_token(seq);
-    T2F_LOOP_ENTRY;
-  WRITE:
-    for (int i = 0; i < seq * C::row_words; ++i) {
-#pragma HLS loop_tripcount max = C::max_seq * C::row_words
-      T2F_PIPELINE(1);
-      const int row = past + seq - 1 - at.behind + at.t;
-      const word w = fresh.read();
-      T2F_MEMORY(memory, step * C::step_words + row * C::row_words + at.block) = w;
-      advance<C::row_words, C::tile>(at, seq);
-    }
+    write_cache_step<C>(fresh, memory, step, seq, past);
   }
   T2F_WRITTEN(memory);
 DONE:
@@ -66,41 +75,16 @@ DONE:
   }
 }
 
-// Lanes of a word, from part to part.
+// The rows of a turn pass to attention, and beside it the same rows as words of memory.
 template <typename C>
-inline vec<int8_t, C::lanes> part_of(const word &w, int part) {
-#pragma HLS inline
-  vec<int8_t, C::lanes> v;
-  for (int lane = 0; lane < C::lanes; ++lane) {
-#pragma HLS unroll
-    v.d[lane] = w.d[part * C::lanes + lane];
-  }
-  return v;
-}
-
-// y: the rows of earlier turns one after the other, then those of this turn as they come.
-template <typename C>
-void cache_rows(hls::stream<vec<int8_t, C::lanes>> &x, hls::stream<word> &stored,
-                hls::stream<vec<int8_t, C::lanes>> &y, hls::stream<word> &fresh, int seq,
-                int past) {
+void cache_rows(hls::stream<vec<int8_t, C::lanes>> &x, hls::stream<vec<int8_t, C::lanes>> &y,
+                hls::stream<word> &fresh, int seq) {
 #pragma HLS inline off
   constexpr int parts = 64 / C::lanes;
   word filling[C::tile] T2F_UNWRITTEN;
 #pragma HLS array_partition variable = filling complete
 STEP:
   for (int step = 0; step < C::steps; ++step) {
-    word current T2F_UNWRITTEN;
-    int part = 0;
-    int block = 0;
-  PAST:
-    for (int i = 0; i < past * C::blocks; ++i) {
-#pragma HLS loop_tripcount max = C::max_keys * C::blocks
-      T2F_PIPELINE(1);
-      if (part == 0) current = stored.read();
-      y.write(part_of<C>(current, part));
-      part = part == parts - 1 || block == C::blocks - 1 ? 0 : part + 1;
-      block = block == C::blocks - 1 ? 0 : block + 1;
-    }
     token_place at = first_token(seq);
     int into = 0;  // part of the word that is filled
     T2F_LOOP_ENTRY;

@@ -2,6 +2,8 @@
 // Embedding tables in HBM: one process gathers rows (by token id or by position),
 // one adds the rows of up to three tables.  Table elements are int16, a row starts
 // at a word.
+// A table that no memory channel holds lies in several: gather_part reads at each, merge_rows puts
+// the rows in order.
 // Cycles: gather_rows enters, for every row, ID of 1 and READ of row_words (a burst that can
 // start only when the id is known); read_positions READ of seq * row_words for every
 // sequence (read_positions_from: of one); embed_sum, for every tile of n rows, FILL of n * row_words (all tables side by
@@ -10,6 +12,7 @@
 #define T2F_EMBED_HPP
 
 #include "t2f/core.hpp"
+#include "t2f/gather.hpp"
 
 namespace t2f {
 
@@ -43,6 +46,60 @@ ROW:
     for (int w = 0; w < C::row_words; ++w) {
       T2F_PIPELINE(1);
       rows.write(T2F_MEMORY(table, base + w));
+    }
+  }
+}
+
+// The same for a part of a table, the C::rows rows from C::first on: rows of other ids are left to
+// the ports that have them.
+template <typename C>
+void gather_part(const word *table, hls::stream<int32_t> &ids, hls::stream<word> &rows, int batch,
+                 int seq) {
+#pragma HLS inline off
+ROW:
+  for (int i = 0; i < rows_of(batch, seq); ++i) {
+#pragma HLS loop_tripcount max = C::max_rows
+    int place = 0;
+  ID:
+    for (int j = 0; j < 1; ++j) {
+      T2F_PIPELINE(1);
+      place = ids.read() - C::first;
+    }
+    const int words = place >= 0 && place < C::rows ? C::row_words : 0;
+    const int64_t base = static_cast<int64_t>(place) * C::row_words;
+  READ:
+    for (int w = 0; w < words; ++w) {
+#pragma HLS loop_tripcount max = C::row_words
+      T2F_PIPELINE(1);
+      rows.write(T2F_MEMORY(table, base + w));
+    }
+  }
+}
+
+// Every row from the part of the table that has it.
+template <typename C, typename... Parts>
+void merge_rows(hls::stream<int32_t> &ids, hls::stream<word> &rows, int batch, int seq,
+                Parts &...parts) {
+#pragma HLS inline off
+  constexpr int count = sizeof...(Parts);
+ROW:
+  for (int i = 0; i < rows_of(batch, seq); ++i) {
+#pragma HLS loop_tripcount max = C::max_rows
+    int part = 0;
+  ID:
+    for (int j = 0; j < 1; ++j) {
+      T2F_PIPELINE(1);
+      const int id = ids.read();
+      part = 0;
+      for (int k = 1; k < count; ++k) {
+#pragma HLS unroll
+        if (id >= k * C::part_rows) part = k;
+      }
+    }
+  COPY:
+    for (int w = 0; w < C::row_words; ++w) {
+      T2F_PIPELINE(1);
+      rows.write(read_from(part, parts...));
     }
   }
 }

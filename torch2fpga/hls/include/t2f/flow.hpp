@@ -61,15 +61,13 @@ RELAY:
   }
 }
 
-// The same behind `past` rows of a cache: keys, and streams that bring its rows too, are more.
+// The same behind `past` rows of a cache, whose keys are more.
 template <typename C>
 void relay(hls::stream<typename C::token_t> &x, hls::stream<typename C::token_t> &y, int batch,
            int seq, int past) {
 #pragma HLS inline off
-  const int all = past + seq;
-  const int keys = C::per_keys ? ceil_div(all, C::lanes) : 1;
-  const int vectors = rows_of(batch, C::kept ? all : seq);
-  const int tokens = vectors * keys * (C::uses * C::blocks);
+  const int keys = C::per_keys ? ceil_div(past + seq, C::lanes) : 1;
+  const int tokens = rows_of(batch, seq) * keys * (C::uses * C::blocks);
 RELAY:
   for (int i = 0; i < tokens; ++i) {
 #pragma HLS loop_tripcount max = C::max_tokens

@@ -22,6 +22,7 @@
 #define T2F_LANES_HPP
 
 #include "t2f/core.hpp"
+#include "t2f/deal.hpp"
 #include "t2f/gather.hpp"
 #include "t2f/matmul.hpp"
 #include "t2f/matmul4.hpp"
@@ -359,23 +360,6 @@ USE:
       advance_token<C::tile>(at, last, rows);
     }
     next_use<C>(use);
-  }
-}
-
-// A token to the stream number `to`.
-template <typename T>
-inline void write_to(int to, const T &v, hls::stream<T> &y) {
-#pragma HLS inline
-  y.write(v);
-}
-
-template <typename T, typename... Others>
-inline void write_to(int to, const T &v, hls::stream<T> &y, Others &...others) {
-#pragma HLS inline
-  if (to == 0) {
-    y.write(v);
-  } else {
-    write_to(to - 1, v, others...);
   }
 }
 
