@@ -6,8 +6,8 @@
     python -m benchmarks.compare --markdown docs/gpu-baseline.md --check    only say whether it differs
 
 Read are benchmarks/results/gpu_baseline.json (made on a GPU by benchmarks.gpu_baseline), planned.json,
-timed.json and minilm.json, and what others published (torch2fpga/plan/published_points.py and PUBLISHED
-below). Nothing runs. An input that is not there is named, and no figure takes its place.
+generation.json, timed.json and minilm.json, and what others published (torch2fpga/plan/published_points.py
+and PUBLISHED below). Nothing runs. An input that is not there is named, and no figure takes its place.
 """
 
 from __future__ import annotations
@@ -34,10 +34,13 @@ RESULTS = ROOT / "benchmarks" / "results"
 INPUTS = {
     "gpu_baseline": "on a machine with an NVIDIA GPU",
     "planned": "20 minutes",
+    "generation": "15 minutes",
     "timed": "5 minutes",
     "minilm": "3 minutes",
 }
-#: beginning of a figure's key in planned.json, timed.json and minilm.json -> model, work, tokens
+#: files whose designs the optimiser has not planned as a whole
+UNPLANNED = ("timed", "minilm")
+#: beginning of a figure's key in these files -> model, work, tokens
 OURS = {
     "bert128": ("BERT-base", "encode", 128),
     "bert512": ("BERT-base", "encode", 512),
@@ -45,6 +48,11 @@ OURS = {
     "gpt2m": ("GPT-2 medium", "prefill", 128),
     "gpt2": ("GPT-2 124M", "prefill", 128),
     "minilm": ("MiniLM", "encode", 128),
+    "gpt2m_w4_128": ("GPT-2 medium", "decode", 128),
+    "gpt2m_w4_1024": ("GPT-2 medium", "decode", 1024),
+    "gpt2m_w8_128": ("GPT-2 medium", "decode", 128),
+    "llama1b_w4_1024": ("Llama-3.2-1B", "decode", 1024),
+    "llama7b_w4_512": ("Llama-2-7B", "decode", 512),
 }
 SHAPES = {GPT2_MEDIUM: "GPT-2 medium", BERT_LAYER: "BERT-base, one layer", LLAMA2_7B: "Llama-2-7B"}
 REGION = re.compile(r"(<!-- compare -->\n).*?(<!-- /compare -->)", re.DOTALL)
@@ -136,18 +144,22 @@ class Comparison:
 
 
 def ours(data: dict[str, Any], comparison: Comparison) -> None:
-    """Latencies of emitted designs: figures in ms that were timed."""
+    """Latencies of emitted designs that were timed: figures in ms, and tokens/s of a text that goes on."""
     file = data["benchmark"]
     for key, figure in data["figures"].items():
-        if figure["unit"] != "ms" or not key.endswith("_ms"):
+        stem, _, unit = key.rpartition("_")
+        decodes = (unit, figure["unit"]) == ("tokens", "tokens/s")
+        if not decodes and (unit, figure["unit"]) != ("ms", "ms"):
             continue
-        name = key.removesuffix("_ms").split("_")[0]
+        name = stem if decodes else stem.split("_")[0]
+        ms = 1000 / figure["value"] if decodes else figure["value"]
         if name not in OURS:
             comparison.missing.append(f"{file}.json: what {key} runs is not known to benchmarks.compare")
             continue
-        system = "torch2fpga, U280" + (", planned" if file == "planned" else ", not planned")
+        system = "torch2fpga, U280" + (", not planned" if file in UNPLANNED else ", planned")
         note = f"{figure['title']}; {figure['note']}" if figure["note"] else figure["title"]
-        comparison.rows.append(Row(*OURS[name], system, figure["value"], figure["obtained"], note))
+        note = f"{note}; {figure['value']:g} tokens/s" if decodes else note
+        comparison.rows.append(Row(*OURS[name], system, ms, figure["obtained"], note))
 
 
 def gpu(data: dict[str, Any], comparison: Comparison) -> None:
