@@ -348,3 +348,11 @@ def test_sums_must_leave_the_kernel() -> None:
 def test_without_lanes_nothing_changes() -> None:
     design = compiled("bert").design
     assert share_lanes(design) is design
+
+
+def test_a_model_of_one_layer_generates_without_lanes() -> None:
+    """Nothing repeats in it, so no layers take turns; it is laid out by the simple rules."""
+    made = _generating(_gpt2(1))
+    assert made.design.steps == 1 and not made.design.logic
+    report = verify_generation(made, _text(ROWS), (1, 4))
+    assert report.bit_exact, str(report)

@@ -49,9 +49,11 @@ def put_into_effect(
         DesignError: for regions that are impossible.
     """
     gains: tuple[Gain, ...] = ()
-    if wanted.lanes or (design.turns and not simple):
+    # Lanes are for layers that take turns: a model of a single layer has none that repeats.
+    looped = any(s.group == "loop" for s in design.stages)
+    if wanted.lanes or (design.turns and looped and not simple):
         plan = lanes_plan(design, wanted, board)
-    elif simple:
+    elif simple or design.turns:
         plan = simple_plan(design, wanted)
     else:
         found = optimise(design, wanted, progress)
