@@ -8,7 +8,8 @@ from typing import Any
 
 from tests import tiny
 from torch2fpga.compiled import CompiledModel
-from torch2fpga.emit.kernel import _calls, all_ports
+from torch2fpga.emit.kernel import _calls
+from torch2fpga.emit.ports import all_ports
 from torch2fpga.simulate.launch import Launch
 from torch2fpga.timing.report import TimeReport, build_report
 

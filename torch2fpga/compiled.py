@@ -18,7 +18,7 @@ from torch2fpga.boards import Board
 from torch2fpga.capture import OutputSpec
 from torch2fpga.design import Design
 from torch2fpga.emit.images import images
-from torch2fpga.emit.kernel import all_ports
+from torch2fpga.emit.ports import all_ports
 from torch2fpga.errors import InputError
 from torch2fpga.passes.nodes import Node
 from torch2fpga.plan.plan import Plan
@@ -133,9 +133,7 @@ class CompiledModel:
             InputError: if the inputs do not fit.
             SimulationError: if the C++ does not build, deadlocks or fails.
         """
-        if self.design.turns:
-            raise InputError("the model was compiled with generate=True: call generate(input_ids, ...)")
-        inputs = self.interface.bind(args, kwargs, self.design)
+        inputs = self._bound(args, kwargs, "generate(input_ids, ...)")
         result = self._launch(inputs)
         return self.finish(result.buffers, inputs)
 
@@ -161,16 +159,22 @@ class CompiledModel:
 
         return generate(self, input_ids, **options)
 
+    def _bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], instead: str) -> dict[str, Tensor]:
+        """The inputs of one pass; a model that generates makes none."""
+        if self.design.turns:
+            raise InputError(f"the model was compiled with generate=True: call {instead}")
+        return self.interface.bind(args, kwargs, self.design)
+
     def reference(self, *args: Any, **kwargs: Any) -> Any:
         """The quantised reference in PyTorch: the same values as a call, bit for bit."""
-        inputs = self.interface.bind(args, kwargs, self.design)
+        inputs = self._bound(args, kwargs, "generate(input_ids, ...)")
         values, _ = self._reference(inputs, keep=False)
         return self._finish([values[o.stream] for o in self.interface.outputs])
 
     def verify(self, *args: Any, **kwargs: Any) -> VerifyReport:
         """Run functional and reference and compare every stage; and with float where the model
         is at hand."""
-        inputs = self.interface.bind(args, kwargs, self.design)
+        inputs = self._bound(args, kwargs, "verify_generation(model, ...) of torch2fpga.runtime.generation")
         streams = recorded_streams(self.design)
         result = self._launch(inputs, taps=streams)
         values, trace = self._reference(inputs, keep=True)
@@ -216,7 +220,7 @@ class CompiledModel:
         """
         from torch2fpga.timing.run import time_model
 
-        inputs = self.interface.bind(args, kwargs, self.design)
+        inputs = self._bound(args, kwargs, "time_generation(input_ids, ...)")
         return time_model(
             self, inputs, clock_mhz=clock_mhz, fifos=fifos, spread=spread, interval=interval,
             cycle_limit=cycle_limit, progress=progress,
@@ -267,6 +271,8 @@ class CompiledModel:
         """
         from torch2fpga.timing.fifos import shrink_fifos
 
+        if self.design.turns:
+            raise InputError("FIFOs of a model that was compiled with generate=True are not cut")
         return shrink_fifos(self, loss=loss, sizes=sizes, progress=progress)
 
     def _float(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from torch2fpga.capture import Captured, Inputs, capture, split_inputs
 from torch2fpga.errors import CompileError
@@ -59,7 +58,7 @@ def decoding(model: nn.Module, example_inputs: Inputs, max_length: int | None) -
             f"{type(model).__name__} has no argument logits_to_keep: it is no causal language model of "
             "transformers"
         )
-    longest = _positions(model)
+    longest = positions_of(getattr(model, "config", None))
     length = max_length if max_length is not None else min(longest or DEFAULT_LENGTH, DEFAULT_LENGTH)
     if longest is not None and length > longest:
         problems.append(f"max_length={length}: the model has {longest} positions")
@@ -72,19 +71,10 @@ def decoding(model: nn.Module, example_inputs: Inputs, max_length: int | None) -
     return Decoding(given, int(ids.shape[1]), length, {"logits_to_keep": 1})
 
 
-def _positions(model: nn.Module) -> int | None:
-    """Tokens that a model's configuration has positions for."""
-    config = getattr(model, "config", None)
+def positions_of(config: Any) -> int | None:
+    """Tokens that a model's configuration has positions for; None where it does not say."""
     for name in ("max_position_embeddings", "n_positions"):
         found = getattr(config, name, None)
         if isinstance(found, int):
             return found
     return None
-
-
-__all__ = ["Decoding", "decoding"]
-
-
-def example_ids(vocabulary: int, tokens: int) -> Tensor:
-    """Token ids (1, tokens), the same every time."""
-    return torch.randint(vocabulary, (1, tokens), generator=torch.Generator().manual_seed(0))

@@ -478,6 +478,11 @@ class Design:
         """The stage of that name."""
         return next(s for s in (*self.stages, *self.logic) if s.name == name)
 
+    def port_of(self, role: str) -> Port:
+        """The one port of a role; its name may be another than a model without such a module gives it."""
+        (found,) = (p for p in self.ports if p.role == role)
+        return found
+
     def writers(self) -> dict[str, str]:
         """stream -> stage, port or parameter process that writes it."""
         found = {out: s.name for s in self.stages for out in s.outputs}

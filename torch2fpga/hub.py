@@ -327,8 +327,10 @@ def _example(
     """Token identifiers, and a mask where padding can occur (causal models need none)."""
     import torch
 
+    from torch2fpga.decoding import positions_of
+
     config = model.config
-    longest = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    longest = positions_of(config)
     length = seq or min(DEFAULT_SEQ, longest or DEFAULT_SEQ)
     if longest is not None and length > longest:
         raise InputError(f"the model has {longest} positions; --seq {length} is more than that")

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from torch2fpga.design import WORDS, Design, Tokens
-from torch2fpga.emit.kernel import masters
+from torch2fpga.emit.ports import masters
 from torch2fpga.errors import DesignError
 
 

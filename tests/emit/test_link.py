@@ -16,8 +16,8 @@ import pytest
 from tests.plan.placements import elsewhere, placed, random_place, without_kernels
 from tests.tiny import compiled
 from torch2fpga.boards import U280, Slr
-from torch2fpga.emit.kernel import all_ports
 from torch2fpga.emit.link import ROLE_ORDER, channels, floorplan, link_config, too_large
+from torch2fpga.emit.ports import all_ports
 from torch2fpga.emit.project import project_files
 from torch2fpga.errors import CompileError
 

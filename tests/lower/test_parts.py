@@ -19,8 +19,8 @@ from torch2fpga.boards import U280, Board
 from torch2fpga.compiled import CompiledModel
 from torch2fpga.design import Layout
 from torch2fpga.emit.check import check_source
-from torch2fpga.emit.kernel import all_ports, bundle, masters
 from torch2fpga.emit.link import channels
+from torch2fpga.emit.ports import all_ports, bundle, masters
 from torch2fpga.errors import DesignError
 from torch2fpga.lower.embedding import EmbedStage
 from torch2fpga.lower.heads import JoinHeadsStage, SplitHeadsStage

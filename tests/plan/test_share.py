@@ -36,7 +36,7 @@ from torch2fpga.design import Design
 from torch2fpga.emit import testbench
 from torch2fpga.emit.check import check_project
 from torch2fpga.emit.golden import golden_run
-from torch2fpga.emit.kernel import all_ports
+from torch2fpga.emit.ports import all_ports
 from torch2fpga.emit.project import project_files
 from torch2fpga.errors import CompileError, DesignError
 from torch2fpga.lower.lanes import LanesDealStage, LanesPart, LaneStage

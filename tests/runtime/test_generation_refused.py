@@ -140,6 +140,25 @@ def test_each_kind_of_model_says_what_to_call(model: CompiledModel, plain: Compi
     assert plain(PROMPT).logits.shape == (1, 5, WORDS)
 
 
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("reference", r"call generate\(input_ids"),
+        ("verify", "call verify_generation"),
+        ("time", r"call time_generation\(input_ids"),
+        ("shrink_fifos", "are not cut"),
+    ],
+)
+def test_what_makes_one_pass_says_what_to_call_instead(model: CompiledModel, name: str, instead: str) -> None:
+    with pytest.raises(InputError, match=f"with generate=True.*{instead}"):
+        getattr(model, name)(*([] if name == "shrink_fifos" else [PROMPT]))
+
+
+def test_times_are_not_taken_of_ids_that_are_none(model: CompiledModel) -> None:
+    with pytest.raises(InputError, match="expected ids in 0"):
+        model.time_generation(torch.tensor([[WORDS]]))
+
+
 # -- compile ----------------------------------------------------------------------------------------
 
 

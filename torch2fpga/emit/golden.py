@@ -16,7 +16,7 @@ from torch import Tensor
 
 from torch2fpga.design import Design, Port, Stream, ceil_div
 from torch2fpga.emit.golden_turns import TURNS, GoldenTurns
-from torch2fpga.emit.kernel import all_ports
+from torch2fpga.emit.ports import all_ports
 from torch2fpga.lower.plumbing import ForkStage, PackStage, RelayStage
 from torch2fpga.plan.share import dealt_sums
 from torch2fpga.runtime.host import InputSpec

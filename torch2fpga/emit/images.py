@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch2fpga.design import Design, Kernel
-from torch2fpga.emit.kernel import KernelPort, all_ports, parameter_targets
+from torch2fpga.emit.ports import KernelPort, all_ports, parameter_targets
 from torch2fpga.errors import DesignError
 from torch2fpga.lower.deal import DealStage
 from torch2fpga.lower.embedding import EmbedStage, table_image

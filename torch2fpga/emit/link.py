@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from torch2fpga.boards import Board
 from torch2fpga.design import Design, Estimate, Kernel
-from torch2fpga.emit.kernel import KernelPort, all_ports, links, masters, port_bytes, render, shares
+from torch2fpga.emit.kernel import render
+from torch2fpga.emit.ports import KernelPort, all_ports, links, masters, port_bytes, shares
 from torch2fpga.errors import CompileError
 from torch2fpga.plan.wires import wire_problems
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from torch2fpga.design import Design, Kernel
 from torch2fpga.emit.golden import SEED, Golden
-from torch2fpga.emit.kernel import KernelPort, kernel_ports, port_bytes
 from torch2fpga.emit.link import channels, stream_ends
+from torch2fpga.emit.ports import KernelPort, kernel_ports, port_bytes
 from torch2fpga.emit.testbench import weights_path
 from torch2fpga.errors import WeightsError
 from torch2fpga.runtime.host import InputSpec, OutputItem
@@ -99,8 +99,8 @@ def _generation(compiled: CompiledModel) -> dict[str, Any]:
     return {
         "generation": {
             "turns": compiled.design.turns,
-            "tokens": "tokens_out",
-            "settings": "sampling_in",
+            "tokens": compiled.design.port_of("tokens").name,
+            "settings": compiled.design.port_of("settings").name,
             "logits_scale": token.scale,
         }
     }

@@ -16,7 +16,6 @@ from torch2fpga.design import Design
 from torch2fpga.emit import manifest
 from torch2fpga.emit.golden import Golden, golden_run
 from torch2fpga.emit.kernel import (
-    all_ports,
     comment_text,
     config_file,
     config_header,
@@ -27,6 +26,7 @@ from torch2fpga.emit.kernel import (
 )
 from torch2fpga.emit.link import floorplan, link_config
 from torch2fpga.emit.manifest import load_images, read_manifest
+from torch2fpga.emit.ports import all_ports
 from torch2fpga.emit.testbench import testbench_files, weights_path
 from torch2fpga.errors import CompileError, WeightsError
 from torch2fpga.plan.wires import boundary_use, crossings

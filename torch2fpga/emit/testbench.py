@@ -9,21 +9,16 @@ from typing import Any
 from torch2fpga.design import Design, Kernel, Port, Stage, ceil_div
 from torch2fpga.emit.golden import Golden, golden_path
 from torch2fpga.emit.images import image_name
-from torch2fpga.emit.kernel import (
+from torch2fpga.emit.kernel import comment_text, config_file, port_call, render, scalars, stage_calls
+from torch2fpga.emit.layout import Call, listed
+from torch2fpga.emit.ports import (
     KernelPort,
     all_ports,
-    comment_text,
-    config_file,
     kernel_ports,
     parameter_targets,
     parameter_words_of,
     port_bytes,
-    port_call,
-    render,
-    scalars,
-    stage_calls,
 )
-from torch2fpga.emit.layout import Call, listed
 from torch2fpga.emit.turns import turns_of
 from torch2fpga.lower.deal import DealStage
 from torch2fpga.simulate.launch import Launch

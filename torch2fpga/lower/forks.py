@@ -27,6 +27,28 @@ def insert_forks(b: Builder) -> None:
         b.stages.insert(before, stage)
 
 
+def fork_to(b: Builder, source: str, wanted: list[str], group: str, path: str) -> list[Stage]:
+    """Forks one behind the other from a stream to the wanted ones (two at least), of one use a launch.
+
+    The caller says where they stand.
+    """
+    made: list[Stage] = []
+    left = list(wanted)
+    while left:
+        own, left = (left[:2], left[2:]) if len(left) > 3 else (left, [])
+        like = b.streams[source]
+        more = [b.unique(f"{source}_on")] if left else []
+        b.streams.update({n: replace(like, name=n) for n in more})
+        stage = ForkStage(
+            b.unique(f"fork_{source}"), path, group, 1, (source,), (*own, *more),
+            one_row=like.one_row, like=like,
+        )  # fmt: skip
+        b.data[stage.name] = [{}]
+        made.append(stage)
+        source = (more or [source])[0]
+    return made
+
+
 def _fork_one(b: Builder, name: str, uses: list[tuple[int, int]]) -> list[tuple[int, Stage]]:
     stream, made = b.streams[name], []
     source = name

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch2fpga import costs
 from torch2fpga.design import WORDS, Depths, Design, Estimate, Port, Stage, Tokens, ceil_div, pipelined
 from torch2fpga.errors import DesignError
-from torch2fpga.lower.plumbing import ForkStage
+from torch2fpga.lower.forks import fork_to
 
 #: most ports of a table
 MOST = 8
@@ -82,7 +82,7 @@ def large_table(
             f"{path}: a table of {entries:,} rows takes {parts} memory channels; at most {MOST}"
         )
     wanted = [b.stream(f"{name}_ids", "ids", depth=8) for _ in range(parts + 1)]
-    _fork_ids(b, ids, wanted, path)
+    b.stages += fork_to(b, ids, wanted, b.group, path)
     sources = []
     for part in range(parts):
         first = part * part_rows
@@ -98,16 +98,3 @@ def large_table(
         part_rows=part_rows,
     )  # fmt: skip
     b.add(stage, [{}])
-
-
-def _fork_ids(b: Any, source: str, wanted: list[str], path: str) -> None:
-    """The ids to every stream, by forks one behind the other."""
-    left = list(wanted)
-    while left:
-        own, left = (left[:2], left[2:]) if len(left) > 3 else (left, [])
-        more = [b.stream("ids_on", "ids", depth=8)] if left else []
-        stage = ForkStage(
-            b.unique(f"fork_{source}"), path, b.group, 1, (source,), (*own, *more), like=b.streams[source]
-        )
-        b.add(stage, [{}])
-        source = more[0] if more else source

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch2fpga import costs
 from torch2fpga.design import Depths, Design, Estimate, Port, Stage, Tokens, pipelined
 from torch2fpga.errors import CompileError
-from torch2fpga.lower.plumbing import ForkStage
+from torch2fpga.lower.forks import fork_to
 from torch2fpga.lower.sample import SampleStage
 
 #: one token of a turn
@@ -106,21 +106,12 @@ def deal_beginnings(b: Any) -> None:
     if b.go is None or not b.beginnings:
         raise CompileError("generate=True needs a causal model with token ids and attention")
     at = next(i for i, s in enumerate(b.stages) if isinstance(s, TokenEnterStage)) + 1
-    source, left = b.go, list(b.beginnings)
-    while left:
-        own, left = (left[:2], left[2:]) if len(left) > 3 else (left, [])
-        more = [b.stream("turn_begins", "ids", one_row=True)] if left else []
-        if len(own) + len(more) == 1:  # nothing to fork: the process awaits the entry itself
-            b.stages[at - 1] = replace(b.stages[at - 1], outputs=(b.stages[at - 1].outputs[0], own[0]))
-            del b.streams[source]
-            return
-        stage = ForkStage(
-            b.unique(f"fork_{source}"), "loop over tokens", "before", 1, (source,), (*own, *more),
-            one_row=True, like=b.streams[source],
-        )  # fmt: skip
-        b.stages.insert(at, stage)
-        b.data[stage.name] = [{}]
-        at, source = at + 1, more[0] if more else source
+    if len(b.beginnings) == 1:  # the only process awaits the entry itself
+        entry = b.stages[at - 1]
+        b.stages[at - 1] = replace(entry, outputs=(entry.outputs[0], b.beginnings[0]))
+        del b.streams[b.go]
+        return
+    b.stages[at:at] = fork_to(b, b.go, b.beginnings, "before", "loop over tokens")
 
 
 def leave_tokens(b: Any, logits: str, scale: float) -> None:
@@ -150,4 +141,4 @@ def leave_tokens(b: Any, logits: str, scale: float) -> None:
              {"steps": 1, "words": 1}),
         Port(b.unique("tokens_out"), "", "write", "tokens", "tokens", b.turns, "write_tokens", (out,)),
     ]  # fmt: skip
-    b.outputs.append({"logits": logits, "scale": scale, "port": "tokens_out"})
+    b.outputs.append({"logits": logits, "scale": scale})

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from torch2fpga.boards import Board
 from torch2fpga.design import Design, StepData
-from torch2fpga.emit.kernel import masters
+from torch2fpga.emit.ports import masters
 from torch2fpga.errors import CompileError
 from torch2fpga.lower.attention import ScoresStage, ValuesStage
 from torch2fpga.lower.cache import CacheStage

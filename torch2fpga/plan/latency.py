@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from torch2fpga.boards import Board
 from torch2fpga.design import LOOP_OVERHEAD, NOMINAL_DEPTH, Design, Port, Stage, Stream, ceil_div, pipelined
-from torch2fpga.emit.kernel import parameter_words_of
+from torch2fpga.emit.ports import parameter_words_of
 from torch2fpga.lower.linear import MatmulStage
 from torch2fpga.lower.plumbing import LoopEnterStage, LoopExitStage
 from torch2fpga.lower.rows import SelectRowStage

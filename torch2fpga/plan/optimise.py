@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 
 from torch2fpga.boards import BOARDS, Board, board_named
 from torch2fpga.design import Design, Estimate
-from torch2fpga.emit.kernel import all_ports
+from torch2fpga.emit.ports import all_ports
 from torch2fpga.errors import CompileError
 from torch2fpga.lower.linear import MatmulStage
 from torch2fpga.lower.linear4 import LANES, Int4MatmulStage

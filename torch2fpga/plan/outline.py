@@ -38,7 +38,7 @@ from torch2fpga.compiler import (
     wanted_plan,
     weight_format,
 )
-from torch2fpga.decoding import decoding
+from torch2fpga.decoding import decoding, positions_of
 from torch2fpga.design import Design, Layout, Port, Shape
 from torch2fpga.errors import CompileError, InputError
 from torch2fpga.lower.builder import Builder
@@ -138,9 +138,9 @@ def outlined(
     if length is not None:
         if not isinstance(model, Prompt):
             raise CompileError(f"{name} is no causal language model: it generates nothing")
-        decoder = decoding(model.model, example, length or None)
-        example = dict(decoder.inputs)
-    captured = capture(model, example)
+        model = model.model
+        decoder = decoding(model, example, length or None)
+    captured = decoder.capture(model) if decoder is not None else capture(model, example)
     module = PassManager(_passes(captured), given=("functional",)).run(captured.module)
     say("quantise", 0.5)
     PassManager([MadeUp(), Quantise(weights)], given=("rolled",)).run(module)
@@ -222,7 +222,7 @@ def _alike(whole: nn.Module, few: nn.Module, count: int) -> bool:
 
 
 def _example(model: nn.Module, config: Any, name: str, tokens: int, batch: int) -> dict[str, Tensor]:
-    longest = getattr(config, "max_position_embeddings", None)
+    longest = positions_of(config)
     if tokens < 1 or batch < 1:
         raise InputError(f"a launch has at least one token and one sequence, not {tokens} and {batch}")
     if longest and tokens > longest:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch2fpga import costs
 from torch2fpga.boards import Board, Slr
 from torch2fpga.design import Design, Estimate
-from torch2fpga.emit.kernel import masters
+from torch2fpga.emit.ports import masters
 from torch2fpga.plan.storage import fifo_cost
 from torch2fpga.plan.wires import crossings
 

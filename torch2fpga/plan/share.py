@@ -78,7 +78,7 @@ def share_lanes(design: Design, prefetch: int = PREFETCH) -> Design:
     return replace(
         design,
         stages=(*ways.deals.values(), *_behind(design.stages, kept, stages, layers[-1].name)),
-        streams={**_deep(design, layers, shown), **streams, **ways.links},
+        streams={**shown, **streams, **ways.links},
         ports=(*(replace(p, kernel=kernel.name) for p in ports), *old),
         kernels=tuple(ways.into(k, kernel, dropped) for k in changed),
         logic=design.stages,
@@ -237,17 +237,6 @@ def _port(lane: LaneStage, design: Design) -> Port:
         f"{lane.name}_weights_in", "", "read", "weights", lane.name, step * lane.steps + after,
         "read_lane_words", (lane.inputs[1],), config,
     )  # fmt: skip
-
-
-def _deep(design: Design, layers: list[MatmulStage], streams: dict[str, Stream]) -> dict[str, Stream]:
-    """Inputs hold all rows: a layer's rows come while the lanes are still at work on the layer before."""
-    s, found = design.shape, dict(streams)
-    for layer in layers:
-        stream = found[layer.inputs[0]]
-        rows = (1 if stream.one_row else s.max_seq) * stream.tokens_per_row(s)
-        if not stream.link:
-            found[stream.name] = replace(stream, depth=max(stream.depth, rows))
-    return found
 
 
 def _behind(

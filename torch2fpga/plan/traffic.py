@@ -5,7 +5,10 @@ writes of its buffer, as often as it does so. The timed run counts the same byte
 from __future__ import annotations
 
 from torch2fpga.design import Design, Port, ceil_div
-from torch2fpga.emit.kernel import parameter_word_count
+from torch2fpga.emit.ports import parameter_word_count
+from torch2fpga.lower.cache import CacheStage
+from torch2fpga.lower.linear import MatmulStage
+from torch2fpga.lower.linear4 import Int4MatmulStage
 
 #: bytes of a memory word, and of a token id
 WORD, ID = 64, 4
@@ -63,3 +66,22 @@ def _port_bytes(design: Design, port: Port, batch: int, seq: int, past: int) -> 
         vectors = batch * ceil_div(rows, config["rows_per_vector"]) * int(config["blocks"])
         return ceil_div(vectors, config["vectors_per_word"]) * WORD
     raise KeyError(port.template)
+
+
+def model_bytes(design: Design, past: int, turns: int = 1) -> int:
+    """Bytes that a model itself needs for ``turns`` tokens behind ``past`` cached rows, padding left out:
+    its weights, the scales of their groups, and the keys and values of the rows before each token.
+
+    What a port moves beyond that (channels that fill up a block, lanes without work) is the design's.
+    """
+    found = 0
+    for stage in design.logic or design.stages:
+        if isinstance(stage, MatmulStage):
+            channels, outputs = stage.layout_in.channels, stage.layout_out.channels
+            size = channels * outputs * stage.weight_bits // 8
+            if isinstance(stage, Int4MatmulStage):
+                size += ceil_div(channels, stage.group_size) * outputs
+            found += turns * stage.steps * size
+        if isinstance(stage, CacheStage):
+            found += stage.steps * stage.layout.channels * sum(past + turn for turn in range(turns))
+    return found

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch2fpga.design import Design, Estimate, Layout, Port, Stage, Stream
-from torch2fpga.emit.kernel import parameter_targets, parameter_word_count, reads_parameters
+from torch2fpga.emit.ports import parameter_targets, parameter_word_count, reads_parameters
 from torch2fpga.plan.fifo import storage_of
 
 #: family -> (label, templates); what a stage mostly is, for colours and legends

@@ -8,7 +8,7 @@ or the last token) and generates tokens, each of which is fed back on the device
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torch2fpga.emit.kernel import all_ports, port_bytes
+from torch2fpga.emit.ports import all_ports, port_bytes
 from torch2fpga.errors import InputError
 from torch2fpga.lower.sample import sample, settings_word
 from torch2fpga.runtime.host import INTEGERS
@@ -129,14 +129,19 @@ class Session:
         )
         self.past = run.end
         self.launches.append(run)
-        tokens = result.buffers["tokens_out"].view(np.int32)[:turns]
-        return [int(t) for t in tokens], result
+        return self.tokens(result.buffers, turns), result
+
+    def tokens(self, buffers: Mapping[str, NDArray[np.uint8]], turns: int) -> list[int]:
+        """What a launch of so many turns left behind its port of tokens."""
+        port = self.model.design.port_of("tokens")
+        return [int(t) for t in buffers[port.name].view(np.int32)[:turns]]
 
     def buffers(self, ids: Tensor) -> dict[str, NDArray[np.uint8]]:
         """Contents of the memory ports for a launch; the caches are the session's own."""
         spec = self.model.interface.inputs[0]
         found = self.model.buffers({spec.name: ids})
-        return {**found, "sampling_in": self.settings, **self._caches}
+        settings = self.model.design.port_of("settings").name
+        return {**found, settings: self.settings, **self._caches}
 
 
 def generate(

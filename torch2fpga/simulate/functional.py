@@ -14,15 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from torch2fpga.design import Design
-from torch2fpga.emit.kernel import (
-    all_ports,
-    config_file,
-    config_header,
-    design_header,
-    functional_source,
-    kernel_source,
-    port_bytes,
-)
+from torch2fpga.emit.kernel import config_file, config_header, design_header, functional_source, kernel_source
+from torch2fpga.emit.ports import all_ports, port_bytes
 from torch2fpga.errors import SimulationError
 from torch2fpga.simulate.build import FLAGS, build_library
 from torch2fpga.simulate.launch import Launch

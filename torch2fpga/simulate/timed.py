@@ -15,7 +15,8 @@ from typing import Any, ClassVar
 
 from torch2fpga.boards import Board
 from torch2fpga.design import Design
-from torch2fpga.emit.kernel import READ_OPTIONS, all_ports, port_bytes
+from torch2fpga.emit.kernel import READ_OPTIONS
+from torch2fpga.emit.ports import all_ports, port_bytes
 from torch2fpga.errors import InputError
 from torch2fpga.plan.wires import link_ends
 from torch2fpga.simulate.functional import Bytes, FunctionalRun

@@ -18,6 +18,7 @@ from torch2fpga.design import Design, Stream
 from torch2fpga.simulate.launch import Launch
 from torch2fpga.simulate.reference import Trace
 from torch2fpga.simulate.tokens import stream_tokens
+from torch2fpga.simulate.verify import differing
 
 
 def launch_tokens(
@@ -56,7 +57,5 @@ def compare_launch(
     found: dict[str, tuple[int, int]] = {}
     for name, tap in taps.items():
         want = launch_tokens(trace.get(name, []), design.streams[name], design, launch)
-        got = tap.view(want.dtype) if tap.size % want.dtype.itemsize == 0 else tap
-        wrong = max(got.size, want.size) if got.shape != want.shape else int((got != want).sum())
-        found[name] = (wrong, max(got.size, want.size))
+        found[name] = differing(tap, want)
     return found

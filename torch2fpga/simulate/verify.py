@@ -142,13 +142,15 @@ def compare_taps(
     for name, tap in taps.items():
         stream = design.streams[name]
         parts = [stream_tokens(v, stream, design.shape) for v in trace.get(name, [])]
-        want = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int8)
-        got = tap.view(want.dtype) if tap.size % want.dtype.itemsize == 0 else tap
-        if got.shape != want.shape:
-            found[name] = (max(got.size, want.size), max(got.size, want.size))
-        else:
-            found[name] = (int((got != want).sum()), want.size)
+        found[name] = differing(tap, np.concatenate(parts) if parts else np.zeros(0, dtype=np.int8))
     return found
+
+
+def differing(tap: NDArray[np.uint8], want: NDArray[np.generic]) -> tuple[int, int]:
+    """(values that differ, values compared) of a recorded stream; all differ where the counts do."""
+    got = tap.view(want.dtype) if tap.size % want.dtype.itemsize == 0 else tap
+    most = max(got.size, want.size)
+    return (int((got != want).sum()) if got.shape == want.shape else most), most
 
 
 def saturations(design: Design, trace: Mapping[str, list[Tensor]]) -> dict[str, int]:

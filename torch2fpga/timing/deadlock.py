@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch2fpga.design import PARAMETER_DEALER, PARAMETER_READER, Design
-from torch2fpga.emit.kernel import parameterised
+from torch2fpga.emit.ports import parameterised
 from torch2fpga.simulate.timed import local_name
 
 

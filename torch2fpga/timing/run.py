@@ -13,7 +13,7 @@ from torch import Tensor
 
 from torch2fpga.boards import Board
 from torch2fpga.design import Design
-from torch2fpga.emit.kernel import all_ports, port_bytes
+from torch2fpga.emit.ports import all_ports, port_bytes
 from torch2fpga.errors import SimulationError
 from torch2fpga.simulate.functional import Bytes, aligned
 from torch2fpga.simulate.launch import Launch
@@ -43,10 +43,15 @@ def timed_settings(
 ) -> Settings:
     """What the clock has to know about a design on its board; ``loops``, where they are at hand."""
     loops = loops if loops is not None else pipelined_loops(model.design, clock_mhz)
+    return settings_of(model.design, model.board, clock_mhz, loops)
+
+
+def settings_of(design: Design, board: Board, clock_mhz: float, loops: Sequence[PipelinedLoop]) -> Settings:
+    """Depths, links and memory ports as a run's settings."""
     return Settings(
         depths=depth_settings(loops),
-        latencies=link_latencies(model.design, model.board),
-        ports=port_settings(model.design, model.board, clock_mhz),
+        latencies=link_latencies(design, board),
+        ports=port_settings(design, board, clock_mhz),
     )
 
 
@@ -101,13 +106,14 @@ def time_generation(
     from torch2fpga.runtime.generation import Session
 
     ids = torch.zeros(1, 1, dtype=torch.int64) if input_ids is None else input_ids
+    (ids,) = model.interface.bind((ids,), {}, model.design).values()
     session = Session(model)
     session.past = context
     launch = Launch(int(ids.shape[0]), int(ids.shape[1]), context, tokens)
     launch.check(model.design)
 
     def finish(result: TimedResult) -> list[int]:
-        return [int(t) for t in result.buffers["tokens_out"].view("int32")[:tokens]]
+        return session.tokens(result.buffers, tokens)
 
     return time_launch(model, session.buffers(ids), launch, finish, **options)
 
@@ -123,11 +129,7 @@ def time_design(design: Design, board: Board, launch: Launch) -> TimeReport:
         launch.check(design)
     clock = float(board.clock_mhz)
     loops = pipelined_loops(design, clock)
-    settings = Settings(
-        depths=depth_settings(loops),
-        latencies=link_latencies(design, board),
-        ports=port_settings(design, board, clock),
-    )
+    settings = settings_of(design, board, clock, loops)
     buffers = {
         f"{kernel.name}_{port.name}" if port.role == "params" else port.name: aligned(
             np.zeros(port_bytes(port), dtype=np.uint8)
