@@ -28,6 +28,7 @@ from tests.tiny import (
     seeded,
     tensors_of,
 )
+from torch2fpga.lower.attention import SoftmaxStage
 
 __all__ = ["cxx_cache", "seeded"]
 pytestmark = [pytest.mark.gxx, pytest.mark.hf]
@@ -131,16 +132,16 @@ def test_planted_outliers(where: str) -> None:
     assert float(torch.cat(later).min()) >= 0.999, "tokens without outliers are not coarser for them"
 
 
-def test_layers_with_and_without_a_window_stay_apart() -> None:
-    """Qwen2 with a window in its last layer only: two kinds of layer, not rolled as if they were the same."""
+def test_layers_with_and_without_a_window_share_their_hardware() -> None:
+    """Qwen2 with a window in its last layer only: how far a row sees is one of a step's numbers."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = rotating("Qwen2", use_sliding_window=True, sliding_window=3, max_window_layers=1).eval()
     _, inputs = build("qwen2")
     made = compile_model(model, inputs, lanes=16)
-    assert made.design.steps == 1
-    windows = [s.window for s in made.design.stages if hasattr(s, "window")]
-    assert sorted(windows) == [0, 3]
+    assert made.design.steps == 2
+    (softmax,) = (s for s in made.design.stages if isinstance(s, SoftmaxStage))
+    assert softmax.windowed and [step["window"] for step in made.data[softmax.name]] == [0, 3]
     exact(made, inputs, cosine=0.999)
 
 

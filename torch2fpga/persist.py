@@ -30,7 +30,7 @@ from torch2fpga.plan.summary import Gain
 from torch2fpga.runtime.host import InputSpec, Interface, OutputItem, TokenItem
 from torch2fpga.verifier import verify_design
 
-FORMAT = 2
+FORMAT = 3
 MODEL, TENSORS = "model.json", "constants.safetensors"
 
 

@@ -24,6 +24,8 @@ from torch2fpga.simulate.turns import launch_tokens
 
 #: rows a turn, and keys, at most
 MOST_ROWS, MOST_KEYS = 7, 61
+#: of steps, those of a stage from another one on
+WINDOWS = (5, 0, 1, 20)
 WORDS = Stream("words", "words")
 _PAST = 'static int past = 0;\nextern "C" void set_past(int rows) { past = rows; }\n'
 
@@ -60,11 +62,11 @@ def cache(lanes: int, tile: int, layout: Layout) -> Bench:
     return Bench(stage, streams, Shape(lanes, tile, 1, MOST_ROWS, MOST_KEYS))
 
 
-def softmax(lanes: int, tile: int, layout: Layout, window: int) -> Bench:
+def softmax(lanes: int, tile: int, layout: Layout, windowed: bool) -> Bench:
     """Weights from scores."""
     streams = (Stream("s", "scores", "int32", layout), Stream("w", "scores", "uint8", layout))
     stage = SoftmaxStage(
-        "sm", "", "loop", 2, ("s",), ("w",), "p", layout=layout, causal=True, window=window, cached=True
+        "sm", "", "loop", 2, ("s",), ("w",), "p", layout=layout, causal=True, windowed=windowed, cached=True
     )
     return Bench(stage, streams, Shape(lanes, tile, 1, MOST_ROWS, MOST_KEYS))
 
@@ -101,7 +103,9 @@ def drawn(stage: Stage, rows: int, seed: int) -> list[Tensor]:
 def constants(stage: Stage, seed: int) -> dict[str, Any]:
     """Constants of a step."""
     if isinstance(stage, SoftmaxStage):
-        return {"m": draw(1, 2**17, stage.layout.groups, seed=seed).long(), "shift": 17 + seed}
+        window = WINDOWS[(seed + stage.layout.size // 16) % len(WINDOWS)] if stage.windowed else 0
+        m = draw(1, 2**17, stage.layout.groups, seed=seed).long()
+        return {"m": m, "shift": 17 + seed, "window": window}
     if isinstance(stage, RotaryStage):
         generator = torch.Generator().manual_seed(seed)
         return {"frequencies": torch.randint(0, 2**32, (stage.layout.size // 2,), generator=generator)}

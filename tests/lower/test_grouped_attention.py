@@ -23,8 +23,9 @@ ARRAYS = (
     ((16, 2), Layout(3, 13), 3, 1),
     ((8, 1), Layout(6, 20), 2, 2),
 )
-#: (lanes, tile), window, with a mask of an input
-WINDOWS = ((SHAPES[0], 1, False), (SHAPES[1], 3, True), (SHAPES[2], 7, False), (SHAPES[3], 18, True))
+#: (lanes, tile), window of a step (the other one has none), with a mask of an input
+WINDOWS = ((SHAPES[0], 1, False), (SHAPES[1], 3, True), (SHAPES[2], 7, False), (SHAPES[3], 18, True),
+           (SHAPES[0], 0, True))  # fmt: skip
 HEADS = Layout(3, 7)
 
 
@@ -50,7 +51,17 @@ def _array(
 def _softmax(shape: tuple[int, int], window: int, masked: bool) -> Bench:
     inputs = ("s", "m") if masked else ("s",)
     stage = SoftmaxStage(
-        "sm", "", "loop", 2, inputs, ("w",), "p", layout=HEADS, causal=True, masked=masked, window=window
+        "sm",
+        "",
+        "loop",
+        2,
+        inputs,
+        ("w",),
+        "p",
+        layout=HEADS,
+        causal=True,
+        masked=masked,
+        windowed=window > 0,
     )
     streams = (
         Stream("s", "scores", "int32", HEADS),
@@ -99,7 +110,11 @@ def test_template_equals_reference(library: CountingLibrary, index: int, batch: 
     steps = [_inputs(bench, batch, seq, 5 * s) for s in range(2)]
     data = None
     if isinstance(bench.stage, SoftmaxStage):
-        data = [{"m": _draw(1, 2**17, HEADS.groups, seed=s).long(), "shift": 17 + s} for s in range(2)]
+        windows = (WINDOWS[index - 2 * len(ARRAYS)][1], 0)
+        data = [
+            {"m": _draw(1, 2**17, HEADS.groups, seed=s).long(), "shift": 17 + s, "window": windows[s]}
+            for s in range(2)
+        ]
     assert library.mismatches(index, steps, batch, seq, data) == 0
 
 
@@ -150,7 +165,7 @@ def test_function_equals_repeated_heads(shared: int, window: int) -> None:
 
 def test_keys_outside_the_window_do_not_matter() -> None:
     stage = _softmax((8, 1), 3, False).stage
-    data = {"m": torch.full((3,), 1000), "shift": 10}
+    data = {"m": torch.full((3,), 1000), "shift": 10, "window": 3}
     scores = _draw(-900, 900, 1, 3, 9, 9)
     other = scores.clone()
     rows, keys = torch.arange(9)[:, None], torch.arange(9)

@@ -12,8 +12,10 @@ from torch import nn
 
 import torch2fpga
 from tests.tiny import BATCH, HEADS, HIDDEN, SEQ, WIDTH, WORDS, ids, padding
+from torch2fpga.compiler import wanted_plan
 from torch2fpga.errors import CompileError, InputError, UnsupportedModel
-from torch2fpga.plan.outline import FEW, LARGE, Prompt, Windows
+from torch2fpga.lower.attention import SoftmaxStage
+from torch2fpga.plan.outline import FEW, LARGE, Prompt, Windows, _some_of_each, outlined
 
 transformers = pytest.importorskip("transformers")
 LAYERS = 5
@@ -89,17 +91,28 @@ def test_windows_take_no_memory_and_cannot_be_written() -> None:
     assert small.weight.is_contiguous()
 
 
-def test_layers_that_differ_are_all_built() -> None:
-    """Full and windowed attention in turn: no layer loop, so nothing is left out."""
+def test_layers_with_and_without_a_window_are_one_loop() -> None:
+    """One of each kind is built; the loop has the layers of all."""
     made = transformers.Qwen2Config(
         num_hidden_layers=3, hidden_size=24, num_attention_heads=4, num_key_value_heads=2,
         intermediate_size=HIDDEN, vocab_size=WORDS, use_sliding_window=True, sliding_window=3,
         max_window_layers=1, max_position_embeddings=24,
     )  # fmt: skip
     assert len(set(made.layer_types)) == 2
-    report = torch2fpga.outline(made, tokens=SEQ, plan="simple")
-    paths = {s.path for s in report.stages}
-    assert all(any(f"layers.{n}." in p for p in paths) for n in range(3))
+    planned, _ = outlined(made, SEQ, 1, wanted_plan("simple"), simple=True)
+    design = planned.design
+    assert design.steps == 3 and all("layers.0." not in s.path for s in design.stages)
+    (softmax,) = (s for s in design.stages if isinstance(s, SoftmaxStage))
+    assert softmax.windowed and softmax.steps == 3
+
+
+def test_which_layers_are_built() -> None:
+    full, window, other = "full_attention", "sliding_attention", "linear_attention"
+    assert _some_of_each(None, None) == ["", ""]
+    assert _some_of_each([full] * 5, None) == [full, full]
+    assert _some_of_each([full, window, window], {"rope_theta": 1e4}) == [full, window]
+    assert _some_of_each([full, window, window], {full: {}, window: {}}) == [full, window, window]
+    assert _some_of_each([full, other, full], None) == [full, other, full]
 
 
 def test_refused(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ SOFTMAX = Stage(
     ("MASK", "LOAD", "ROWS"),
     lambda n: {
         **_shape(n), "heads": n["heads"], "head_blocks": 1, "key_blocks": _keys(n),
-        "causal": bool(n["causal"]), "masked": True, "window": 0,
+        "causal": bool(n["causal"]), "masked": True, "windowed": False,
     },
     ("lanes", "tile", "heads", "key_blocks", "max_batch", "causal", "steps"),
     _softmax_inputs,

@@ -33,7 +33,12 @@ ROTATING: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("Qwen2", {"tie_word_embeddings": True}),
     "qwen3": ("Qwen3", {"head_dim": 20}),
     "mistral": ("Mistral", {"sliding_window": 13}),
-}
+    "qwen2_windows": (
+        "Qwen2",
+        {"num_hidden_layers": 3, "use_sliding_window": True, "sliding_window": 11,
+         "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+    ),
+}  # fmt: skip
 
 
 def decoder(kind: str) -> torch.nn.Module:
@@ -79,6 +84,7 @@ def compiled(model: torch.nn.Module, **options: Any) -> CompiledModel:
 @pytest.mark.parametrize("kind", ["gpt2", "opt", *ROTATING])
 def test_64_tokens_are_those_of_the_reference(kind: str, precision: str) -> None:
     model = compiled(decoder(kind), precision=precision, tile=2)
+    assert model.design.steps == (3 if kind == "qwen2_windows" else 2)
     for splits in ((TOKENS,), (1, 30, 33)):
         report = verify_generation(model, text(ROWS, 9), splits)
         assert report.bit_exact and len(report.tokens) == TOKENS, str(report)

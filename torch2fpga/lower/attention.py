@@ -181,7 +181,7 @@ def _quantise(q: Any, node: Node) -> None:
     ].repeat_interleave(shared)
     ratio = unit * node.kwargs["scale"] * math.log2(math.e) * 256
     m = multiplier(ratio, torch.zeros(heads), node.meta["path"])
-    node.meta["data"] = {"m": m.m, "shift": m.shift}
+    node.meta["data"] = {"m": m.m, "shift": m.shift, "window": node.kwargs["window"]}
     mean = value.scale.reshape(heads // shared, -1).repeat_interleave(shared, 0).reshape(-1) * 2.0**-12
     node.meta["affine"] = (mean, torch.zeros_like(mean))
 
@@ -233,7 +233,7 @@ def _attend(
         layout=layout,
         causal=node.kwargs["causal"],
         masked=mask is not None,
-        window=node.kwargs["window"],
+        windowed=any(n.kwargs["window"] for n in nodes),
         cached=cached,
     )
     b.add(softmax, data)
@@ -248,6 +248,9 @@ operator(Operator("attention", attention, ("attn", "attn", "attn"), "raw", _quan
 class SoftmaxStage(Stage):
     """exp2(score - row maximum) as uint8, not normalised.
 
+    How many keys a row sees (its window) is one of a step's numbers, so that layers with and without one
+    share the hardware.
+
     Cycles: a launch takes in its mask, if any (MASK, batch * key_blocks iterations), a step its
     parameters (LOAD, 1 + ceil(heads / 16)); then each tile of n rows takes (heads + 1) * key_blocks * n
     (ROWS), key_blocks = ceil(seq / lanes). Every entry of a loop adds its depth and one cycle.
@@ -256,7 +259,7 @@ class SoftmaxStage(Stage):
     layout: Layout = SCALAR
     causal: bool = False
     masked: bool = False
-    window: int = 0
+    windowed: bool = False
     cached: bool = False
 
     template: ClassVar[str] = "softmax_weights"
@@ -271,14 +274,14 @@ class SoftmaxStage(Stage):
         return [*super().runtime_arguments(), *(["past"] if self.cached else [])]
 
     def config(self, design: Design) -> dict[str, Any]:
-        visible = {"causal": self.causal, "masked": self.masked, "window": self.window}
+        visible = {"causal": self.causal, "masked": self.masked, "windowed": self.windowed}
         return {**head_config(self.layout, design), **visible}
 
     def reference(self, data: Mapping[str, Any], inputs: Sequence[Tensor | None]) -> list[Tensor]:
         scores = inputs[0]
         assert scores is not None
         seq = scores.shape[-1]
-        allowed = band(seq, self.causal, self.window).expand(scores.shape[0], 1, seq, seq)
+        allowed = band(seq, self.causal, data["window"]).expand(scores.shape[0], 1, seq, seq)
         if self.masked:
             assert inputs[1] is not None
             allowed = allowed & (inputs[1] != 0)[:, None, None, :]
@@ -297,7 +300,7 @@ class SoftmaxStage(Stage):
     def parameter_words(self, data: Mapping[str, Any], design: Design) -> bytes:
         heads = data["m"].tolist()
         heads += [0] * (-len(heads) % 16)
-        return struct.pack(f"<16i{len(heads)}i", data["shift"], *([0] * 15), *heads)
+        return struct.pack(f"<16i{len(heads)}i", data["shift"], data["window"], *([0] * 14), *heads)
 
     def cycles(self, design: Design, batch: int, seq: int, depth: Depths) -> int:
         return self._cycles(design, batch, seq, 0, depth)
@@ -319,7 +322,8 @@ class SoftmaxStage(Stage):
         control = costs.launch_size(1) + costs.launch_size(self.layout.groups + 1)
         return control + Estimate(
             dsp=2 * s.lanes,
-            lut=s.lanes * (45 + 34 + 90 + 42) + 2 * s.tile * 42 + 500,
+            # a window: the sum of key and window, and its comparison with the row, in every lane
+            lut=s.lanes * (45 + 34 + 90 + 42 + (64 if self.windowed else 0)) + 2 * s.tile * 42 + 500,
             ff=s.lanes * 200 + 2 * s.tile * 32,
             bram18=ceil_div(s.lanes * 32, 36) * ceil_div(2 * keys * s.tile, 512) + s.lanes // 2,
             cycles=self.nominal_cycles(design),

@@ -2,8 +2,9 @@
 """Recognise repeated blocks: they will be one piece of hardware used once a layer.
 
 Nodes are grouped by the outermost ``<prefix>.<int>`` of their module path; groups with the same
-operators, attributes, shapes and wiring are instances of one block. Every instance must take its
-data from the one before (the layer recurrence) or from outside all of them.
+operators, attributes, shapes and wiring are instances of one block. So are layers that differ only in
+how far a row sees (full and sliding attention in turn): the window is one of a step's numbers. Every
+instance must take its data from the one before (the layer recurrence) or from outside all of them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from torch import Tensor, fx
 
 from torch2fpga.lower.activation import activation
+from torch2fpga.lower.attention import attention
 from torch2fpga.lower.embedding import embed
 from torch2fpga.lower.layer_norm import layer_norm
 from torch2fpga.lower.linear import linear
@@ -73,9 +75,17 @@ def _signature(module: fx.GraphModule, nodes: Sequence[Node]) -> tuple[Any, ...]
         return value
 
     return tuple(
-        (n.target, describe(n.args), tuple(sorted((k, describe(v)) for k, v in n.kwargs.items())))
+        (n.target, describe(n.args), tuple(sorted((k, describe(v)) for k, v in _structure(n).items())))
         for n in nodes
     )
+
+
+def _structure(node: Node) -> dict[str, Any]:
+    """Attributes that hardware is made for; the window of causal attention is one of a step's numbers."""
+    kwargs = dict(node.kwargs)
+    if node.target is attention and kwargs["causal"]:
+        del kwargs["window"]
+    return kwargs
 
 
 def _content(tensor: Tensor) -> tuple[Any, ...]:

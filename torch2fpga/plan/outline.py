@@ -4,7 +4,7 @@
 The same capture, passes, lowering, optimiser and costs as ``compile``, on a model that has nothing in it:
 
 * Two of its layers are built; where they become the layer loop, the loop is given as many steps as the
-  configuration has layers. Layers that differ are all built.
+  configuration has layers: with and without a window, one of each. Layers that differ more are all built.
 * Large parameters are windows into one short row of random numbers each, so they take no memory.
 * Nothing is calibrated, and weights are not rounded: formats come from made-up statistics, and linear
   layers get constants of the right shape. What a stage costs depends on shapes, apart from the shifts of
@@ -62,6 +62,8 @@ SPREAD = 0.02
 ROWS = 8
 #: layers that are built of a model whose layers are alike
 FEW = 2
+#: kinds of attention that differ only in how far a row sees
+WINDOWS = {"full_attention", "sliding_attention"}
 
 
 def outline(
@@ -202,16 +204,26 @@ def _empty_model(config: Any) -> tuple[nn.Module, int]:
     count = int(getattr(config, "num_hidden_layers", 0) or 0)
     kinds = getattr(config, "layer_types", None)
     few = copy.deepcopy(config)
-    cut = count > FEW and (kinds is None or len(set(kinds)) == 1)
+    some = _some_of_each(kinds, getattr(config, "rope_parameters", None))
+    cut = count > FEW and len(some) <= FEW
     if cut:
         few.num_hidden_layers = FEW
         if kinds is not None:
-            few.layer_types = list(kinds[:FEW])
+            few.layer_types = some
     if cut and not _alike(build(config), build(few), count):
         cut, few = False, config
     model = build(few, Windows()).eval().requires_grad_(False)
     causal = "logits_to_keep" in inspect.signature(model.forward).parameters
     return Prompt(model).eval() if causal else model, count if cut else 0
+
+
+def _some_of_each(kinds: list[str] | None, rotation: Any) -> list[str]:
+    """The least layers that have all kinds, ``FEW`` at least. Layers with and without a window become one
+    loop; those that also rotate by other angles do not, and all of them are needed."""
+    apart = list(dict.fromkeys(kinds or ()))
+    if kinds and len(apart) > 1 and (not set(apart) <= WINDOWS or set(apart) & set(rotation or ())):
+        return list(kinds)
+    return apart if len(apart) > 1 else (apart or [""]) * FEW
 
 
 def _alike(whole: nn.Module, few: nn.Module, count: int) -> bool:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -57,25 +58,29 @@ def library_digest() -> str:
     return digest.hexdigest()
 
 
-def build_library(sources: Mapping[str, str], flags: Sequence[str] = FLAGS) -> Path:
+def build_library(sources: Mapping[str, str], flags: Sequence[str] = FLAGS, stages: bool = False) -> Path:
     """A shared library of the given C++ files (name -> text; ``.hpp`` files are headers).
 
+    Args:
+        stages: the files may find the whole stage library included before their first line, as they can
+            where they define no macro for it.
     Raises:
         MissingTool: without g++.
         SimulationError: with the compiler's messages if it fails.
     """
     cxx, flags = compiler(), (*flags, APART)
-    target = _target(cxx, flags, sources, ".so")
+    target = _target(cxx, (*flags, f"stages={stages}"), sources, ".so")
     if target.exists():
         return target
     runtime = _runtime(cxx, flags)
+    ahead = ("-include", str(_headers(cxx, flags))) if stages else ()
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="build-") as folder:
         work = Path(folder)
         for name, text in sources.items():
             (work / name).write_text(text)
         units = sorted(n for n in sources if n.endswith(".cpp"))
         with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-            objects = list(pool.map(lambda n: _compile(cxx, flags, work, n), units))
+            objects = list(pool.map(lambda n: _compile(cxx, (*flags, *ahead), work, n), units))
         library = work / "library.so"
         _run([cxx, "-shared", "-o", str(library), *objects, str(runtime)])
         os.replace(library, target)
@@ -102,6 +107,25 @@ def _runtime(cxx: str, flags: Sequence[str]) -> Path:
             (Path(folder) / "runtime.cpp").write_text(RUNTIME)
             os.replace(_compile(cxx, flags, Path(folder), "runtime.cpp"), target)
     return target
+
+
+def _headers(cxx: str, flags: Sequence[str]) -> Path:
+    """A header of the whole stage library, compiled beforehand: reading it anew would take a quarter of the
+    time of most files. A compiler that cannot use it reads the text."""
+    names = [f"t2f/{path.name}" for path in sorted((INCLUDE / "t2f").glob("*.hpp"))]
+    text = "".join(f'#include "{name}"\n' for name in ("hls_stream.h", *names))
+    target = _target(cxx, (*flags, "precompiled"), {"stages.hpp": text}, "")
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix="build-") as folder:
+            work = Path(folder) / "headers"
+            work.mkdir()
+            (work / "stages.hpp").write_text(text)
+            _run([cxx, *flags, f"-I{INCLUDE}", f"-I{SIM}", "-x", "c++-header", str(work / "stages.hpp"),
+                  "-o", str(work / "stages.hpp.gch")])  # fmt: skip
+            with contextlib.suppress(OSError):  # another process was faster
+                work.rename(target)
+    return target / "stages.hpp"
 
 
 def _cpu() -> str:

@@ -57,7 +57,7 @@ class FunctionalRun:
 
     def __init__(self, design: Design) -> None:
         self.design = design
-        self.path: Path = build_library(functional_sources(design), (*FLAGS, *self.flags))
+        self.path: Path = build_library(functional_sources(design), (*FLAGS, *self.flags), stages=True)
         self._library = ctypes.CDLL(str(self.path))
         self._library.t2f_run.restype = ctypes.c_void_p
         self._library.t2f_run.argtypes = [

@@ -27,8 +27,9 @@ inline void put_behind(int32_t (&turn)[TILE], int n, int32_t value) {
   }
 }
 
-// Parameter words of a step: {shift, 0 ...}, then ceil(heads / 16) words of one
-// multiplier a head: distance = round((maximum - score) * multiplier / 2^shift).
+// Parameter words of a step: {shift, window, 0 ...}, then ceil(heads / 16) words of one
+// multiplier a head: distance = round((maximum - score) * multiplier / 2^shift). A window of
+// 0 is all keys; where no step has one (C::windowed is false) it is not looked at.
 // Loops:
 //   LOAD  once a step: 1 + ceil(heads / 16) iterations
 //   ROWS  once a tile: (heads + 1) * kb * n
@@ -61,12 +62,14 @@ inline void softmax_rows(hls::stream<vec<int32_t, C::lanes>> &scores,
 STEP:
   for (int step = 0; step < C::steps; ++step) {
     int shift = 0;
+    int window = 0;
   LOAD:
     for (int i = 0; i < 1 + ceil_div(C::heads, 16); ++i) {
       T2F_PIPELINE(1);
       const word w = params.read();
       if (i == 0) {
         shift = int32_at(w, 0);
+        window = C::windowed ? int32_at(w, 1) : 0;
       } else {
         for (int h = 0; h < 16; ++h) {
 #pragma HLS unroll
@@ -98,7 +101,7 @@ STEP:
             for (int j = 0; j < C::lanes; ++j) {
 #pragma HLS unroll
               const int key = kb * C::lanes + j;
-              const bool near = C::window == 0 || key + C::window > query + t;
+              const bool near = !C::windowed || window == 0 || key + window > query + t;
               const bool visible = key < keys && (!C::causal || key <= query + t) && near &&
                                    (!C::masked || valid[b][kb].d[j] != 0);
               v.d[j] = visible ? v.d[j] : lowest;
