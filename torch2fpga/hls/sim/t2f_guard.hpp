@@ -32,8 +32,11 @@ class GuardWatch {
  public:
   // `stack` gives the stack that runs now, or null outside of fibers.
   using Running = const Stack *(*)(void *);
-  GuardWatch(Running running, void *subject, void (*rescue)())
-      : running_(running), subject_(subject), rescue_(rescue) {
+  // `fenced`, if given, says of other addresses that the running fiber touches whether they are to be
+  // treated in the same way.
+  using Fenced = bool (*)(void *, std::uintptr_t);
+  GuardWatch(Running running, void *subject, void (*rescue)(), Fenced fenced = nullptr)
+      : running_(running), subject_(subject), rescue_(rescue), fenced_(fenced) {
 #ifdef T2F_GUARD
     outer_ = watch_;
     watch_ = this;
@@ -68,7 +71,9 @@ class GuardWatch {
     const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
     const auto at = reinterpret_cast<std::uintptr_t>(info->si_addr);
     const auto base = stack == nullptr ? 0 : reinterpret_cast<std::uintptr_t>(stack->base);
-    if (stack != nullptr && at < base && at >= base - page) {
+    const bool guard = stack != nullptr && at < base && at >= base - page;
+    const bool fence = stack != nullptr && watch->fenced_ != nullptr && watch->fenced_(watch->subject_, at);
+    if (guard || fence) {
       auto *user = static_cast<ucontext_t *>(context);
       const auto top = reinterpret_cast<std::uintptr_t>(watch->rescue_stack_.data() +
                                                         watch->rescue_stack_.size()) &
@@ -103,6 +108,7 @@ class GuardWatch {
   Running running_;
   void *subject_;
   void (*rescue_)();
+  Fenced fenced_;
 };
 
 }  // namespace t2f::sim

@@ -16,6 +16,7 @@
 #ifndef T2F_SIM_SIM_HPP
 #define T2F_SIM_SIM_HPP
 
+#include <cstdint>
 #include <cstring>
 #include <exception>
 #include <functional>
@@ -110,6 +111,23 @@ class Scheduler {
   // Runs all kernels until they are done, or until nothing can go on. Once only.
   Status run();
 
+  // For a card, whose kernels start one by one (t2f_launch.hpp), instead of kernel() and run().
+  // A kernel that is through may be launched again; one that still runs must not.
+  void launch(const std::string &name, std::function<void()> body);
+  // Runs until nothing can go on: all that were launched are through, or wait for others to be. May
+  // be called again when more were. Streams that join kernels keep what is in them. After a failure
+  // (its message) nothing goes on any more.
+  Status advance();
+  bool busy(const std::string &name) const;  // launched, and not through
+  std::string waits() const;                 // who waits for what
+  void stop();                               // gives up what still runs; to be called on the same thread
+  // A process that touches the bytes from `first` on fails, with this text, instead of crashing the
+  // program. They must be in pages that nobody may touch.
+  void fence(const void *first, std::size_t bytes, std::string what) {
+    fences_.push_back({reinterpret_cast<std::uintptr_t>(first), bytes, std::move(what)});
+  }
+  void clear_fences() { fences_.clear(); }
+
   Recorder &recorder() { return recorder_; }
 
   // `bytes` at `writer` are the same memory as at `reader`: what is written there can be read from
@@ -158,6 +176,7 @@ class Scheduler {
   [[noreturn]] void run_process();
   [[noreturn]] void overflow();
   static const Stack *running_stack(void *scheduler);
+  static bool fenced(void *scheduler, std::uintptr_t at);
   void run_body(Process *me);
   void go_on_in(Process *process);
   void finish(Process *process);
@@ -203,6 +222,13 @@ class Scheduler {
     std::size_t bytes;
   };
   std::vector<Shared> shared_;
+  struct Fence {
+    std::uintptr_t first;
+    std::size_t bytes;
+    std::string what;
+  };
+  std::vector<Fence> fences_;
+  const Fence *touched_ = nullptr;  // by the running process
   Recorder recorder_;
   std::map<std::string, StreamUse> uses_;
 };
@@ -252,6 +278,7 @@ inline void tick(unsigned) {}
 #endif
 #if !defined(T2F_SIM_APART) || defined(T2F_SIM_BODIES)
 #include "t2f_sim_impl.hpp"
+#include "t2f_launch.hpp"
 #endif
 
 #endif

@@ -137,8 +137,12 @@ T2F_SIM_BODY void process_overflow() { running->overflow(); }
 
 T2F_SIM_BODY void Scheduler::overflow() {
   Process *me = current_;
-  fail("process " + me->path + ": stack overflow (its guard page was hit): its arrays need more than " +
-       std::to_string(me->stack.size >> 20) + " MiB; compile with a larger T2F_FIBER_STACK, in bytes");
+  fail("process " + me->path + ": " +
+       (touched_ != nullptr
+            ? touched_->what
+            : "stack overflow (its guard page was hit): its arrays need more than " +
+                  std::to_string(me->stack.size >> 20) +
+                  " MiB; compile with a larger T2F_FIBER_STACK, in bytes"));
   me->alive = false;
   --alive_;
   Context lost;  // the fiber's frames stay where they are and are never run again
