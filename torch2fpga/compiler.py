@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,21 +14,19 @@ from torch import Tensor, fx, nn
 
 import torch2fpga.lower.operators  # noqa: F401  fills the tables
 from torch2fpga.boards import board_at
-from torch2fpga.capture import Captured, Inputs, capture, split_inputs
+from torch2fpga.capture import Captured, Inputs, capture
 from torch2fpga.compiled import CompiledModel, Origin
 from torch2fpga.decoding import decoding
 from torch2fpga.design import Shape
-from torch2fpga.errors import CaptureError, CompileError, Refusal, UnsupportedModel, summary
+from torch2fpga.errors import CompileError, Refusal, UnsupportedModel, summary
 from torch2fpga.lower.builder import Builder, Lowered
 from torch2fpga.lower.weight_formats import WEIGHT_FORMATS, WeightFormat
-from torch2fpga.passes.calibrate import Calibrate
 from torch2fpga.passes.canonicalise import Canonicalise
 from torch2fpga.passes.drop_noops import DropNoops
 from torch2fpga.passes.fold_constants import FoldConstants
 from torch2fpga.passes.fuse import FuseRelu, SplitLinears
 from torch2fpga.passes.gelu import RecogniseGelu
 from torch2fpga.passes.manager import GraphPass, PassManager
-from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.quantise import Quantise
 from torch2fpga.passes.rms_norm import RecogniseRmsNorm
 from torch2fpga.passes.roll import Roll
@@ -37,14 +34,15 @@ from torch2fpga.passes.rotary import PairRotary, RecogniseRotary
 from torch2fpga.plan.effect import Planned, put_into_effect
 from torch2fpga.plan.plan import Plan, load_plan, plan_values
 from torch2fpga.runtime.host import InputSpec, Interface, OutputItem, TokenItem
+from torch2fpga.samples import calibration_samples, canonical_inputs, placeholders
 from torch2fpga.verifier import verify_design
+from torch2fpga.weights.calibration import KeptCalibrate
+from torch2fpga.weights.store import working
 
 Progress = Callable[[str, float], None]
 PRECISIONS = tuple(WEIGHT_FORMATS)
 #: rows of a tile where nothing chooses them
 SIMPLE_TILE = 4
-#: calibration samples below which a warning is given
-FEW_SAMPLES = 8
 #: largest difference between the canonical graph and the model that is rounding, relative
 FLOAT_TOLERANCE = 1e-4
 
@@ -146,6 +144,7 @@ def compile(
     tile: int | None = None,
     generate: bool = False,
     max_length: int | None = None,
+    work: str | Path | None = None,
     progress: Progress | None = None,
 ) -> CompiledModel:
     """Compile an unmodified PyTorch or Hugging Face model to a dataflow design.
@@ -173,6 +172,9 @@ def compile(
             ids alone.
         max_length: most tokens of a text, with what is generated (the model's positions, at most 1,024, if
             not given).
+        work: folder for large constants, for models that memory does not hold: they are written there as
+            they are made and memory-mapped, and a run that was interrupted goes on with them
+            (docs/packing.md). The compiled model needs the folder too.
         progress: called with a phase's name and the fraction done.
     Returns:
         A model that runs through the emitted C++.
@@ -180,58 +182,58 @@ def compile(
         UnsupportedModel: with every part of the model that cannot be lowered exactly.
         CaptureError, CompileError: see their texts.
     """
-    say = progress or (lambda phase, fraction: None)
-    wanted = wanted_plan(
-        plan, board=board, objective=objective, budget=budget, clock_mhz=clock_mhz, tile=tile
-    )
-    table = board_at(wanted.board, wanted.clock_mhz)
-    weights = weight_format(precision, lanes)
-    say("capture", 0.0)
-    decoder = decoding(model, example_inputs, max_length) if generate else None
-    if decoder is None and max_length is not None:
-        raise CompileError("max_length is for generate=True")
-    captured = decoder.capture(model) if decoder is not None else capture(model, example_inputs)
-    notes: list[str] = []
-    module = PassManager(
-        canonical_passes(captured),
-        given=("functional",),
-        progress=lambda name, part: say(name, 0.15 + 0.15 * part),
-    ).run(captured.module)
-    samples = _samples(module, captured, calibration, notes)
-    quantising: list[GraphPass] = [
-        Calibrate(
-            samples,
-            lambda done: say("calibrate", 0.3 + 0.3 * done / len(samples)),
-            weights.by_rows,
-        ),
-        Quantise(weights),
-    ]
-    PassManager(quantising, given=("rolled",), progress=lambda name, part: say(name, 0.3 + 0.6 * part)).run(
-        module
-    )
-    say("lower", 0.85)
-    shape = Shape(lanes, wanted.tile or SIMPLE_TILE, *_largest(captured, module))
-    if decoder is not None:
-        shape = replace(shape, max_seq=decoder.prompt, max_keys=decoder.length)
-    turns = decoder.length if decoder is not None else 0
-    lowered = Builder(module, shape, module.meta["loop"], design_name(model), turns=turns,
-                      channel_bytes=table.hbm_bytes,
-        caches=wanted.caches).run()  # fmt: skip
-    say("plan", 0.9)
-    planned = put_into_effect(
-        lowered.design,
-        lowered.data,
-        wanted,
-        table,
-        simple=plan == "simple",
-        progress=lambda name, part: say(name, 0.9 + 0.1 * part),
-    )
-    verify_design(planned.design)
-    interface = _interface(module, lowered, captured)
-    origin = _origin(model, captured, module, samples, notes, precision, lowered, planned)
-    say("done", 1.0)
-    data = {name: list(steps) for name, steps in planned.data.items()}
-    return CompiledModel(planned.design, data, interface, captured.output, table, origin)
+    with working(work, progress) as say:
+        wanted = wanted_plan(
+            plan, board=board, objective=objective, budget=budget, clock_mhz=clock_mhz, tile=tile
+        )
+        table = board_at(wanted.board, wanted.clock_mhz)
+        weights = weight_format(precision, lanes)
+        say("capture", 0.0)
+        decoder = decoding(model, example_inputs, max_length) if generate else None
+        if decoder is None and max_length is not None:
+            raise CompileError("max_length is for generate=True")
+        captured = decoder.capture(model) if decoder is not None else capture(model, example_inputs)
+        notes: list[str] = []
+        module = PassManager(
+            canonical_passes(captured),
+            given=("functional",),
+            progress=lambda name, part: say(name, 0.15 + 0.15 * part),
+        ).run(captured.module)
+        samples = calibration_samples(module, captured, calibration, notes)
+        quantising: list[GraphPass] = [
+            KeptCalibrate(
+                samples,
+                lambda done: say("calibrate", 0.3 + 0.3 * done / len(samples)),
+                weights.by_rows,
+            ),
+            Quantise(weights),
+        ]
+        PassManager(
+            quantising, given=("rolled",), progress=lambda name, part: say(name, 0.3 + 0.6 * part)
+        ).run(module)
+        say("lower", 0.85)
+        shape = Shape(lanes, wanted.tile or SIMPLE_TILE, *_largest(captured, module))
+        if decoder is not None:
+            shape = replace(shape, max_seq=decoder.prompt, max_keys=decoder.length)
+        turns = decoder.length if decoder is not None else 0
+        lowered = Builder(module, shape, module.meta["loop"], design_name(model), turns=turns,
+                          channel_bytes=table.hbm_bytes,
+            caches=wanted.caches).run()  # fmt: skip
+        say("plan", 0.9)
+        planned = put_into_effect(
+            lowered.design,
+            lowered.data,
+            wanted,
+            table,
+            simple=plan == "simple",
+            progress=lambda name, part: say(name, 0.9 + 0.1 * part),
+        )
+        verify_design(planned.design)
+        interface = interface_of(module, lowered, captured)
+        origin = _origin(model, captured, module, samples, notes, precision, lowered, planned)
+        say("done", 1.0)
+        data = {name: list(steps) for name, steps in planned.data.items()}
+        return CompiledModel(planned.design, data, interface, captured.output, table, origin)
 
 
 def weight_format(precision: str, lanes: int) -> WeightFormat:
@@ -267,29 +269,11 @@ def design_name(model: nn.Module) -> str:
     return name if name[0].isalpha() else f"m_{name}"
 
 
-def _placeholders(module: fx.GraphModule) -> list[Node]:
-    return [n for n in module.graph.nodes if n.op == "placeholder"]
-
-
-def _canonical_inputs(module: fx.GraphModule, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """User tensors as the canonical graph takes them."""
-    found: dict[str, Tensor] = {}
-    for node in _placeholders(module):
-        value = tensors[str(node.target)]
-        if node.meta["kind"] == "rows":
-            value = value[None] if value.dim() == 2 else value
-            value = (
-                value.transpose(0, 1) if module.meta["swapped"] and len(node.meta["shape"]) == 3 else value
-            )
-        found[str(node.target)] = value
-    return found
-
-
 def check_float(module: fx.GraphModule, captured: Captured) -> None:
     """The canonical graph must compute what the model computes, before anything is quantised."""
-    inputs = _canonical_inputs(module, captured.example)
+    inputs = canonical_inputs(module, captured.example)
     with torch.no_grad():
-        results = module(*[inputs[str(n.target)] for n in _placeholders(module)])
+        results = module(*[inputs[str(n.target)] for n in placeholders(module)])
     for i, (got, want) in enumerate(zip(results, captured.expected, strict=True)):
         same = got.numel() == want.numel()
         view = module.meta["output_views"][i]
@@ -316,56 +300,17 @@ def _product(values: Iterable[int]) -> int:
     return total
 
 
-def _samples(
-    module: fx.GraphModule, captured: Captured, calibration: Iterable[Inputs] | None, notes: list[str]
-) -> list[dict[str, Tensor]]:
-    """Calibration inputs by placeholder name; the example itself where there are none."""
-    samples: list[dict[str, Tensor]] = []
-    for i, item in enumerate(calibration or ()):
-        names, tensors = split_inputs(item)
-        if names is None and len(tensors) != len(captured.names):
-            raise CaptureError(f"calibration input {i} has {len(tensors)} tensors, expected {captured.names}")
-        named = dict(zip(names if names is not None else captured.names, tensors, strict=True))
-        missing = [n for n in captured.names if n not in named]
-        if missing:
-            raise CaptureError(f"calibration input {i} lacks {missing}")
-        _like_example(i, named, captured)
-        samples.append(_canonical_inputs(module, named))
-    if len(samples) < FEW_SAMPLES:
-        text = f"calibrated on {len(samples) or 'no'} inputs beside the example; give at least {FEW_SAMPLES}"
-        warnings.warn(text, UserWarning, stacklevel=3)
-        notes.append(text)
-        samples.append(_canonical_inputs(module, captured.example))
-    return samples
-
-
-def _like_example(number: int, named: Mapping[str, Tensor], captured: Captured) -> None:
-    """A calibration input must have the ranks, kinds and channels of the example."""
-    for name, example in captured.example.items():
-        value = named[name]
-        same = value.dim() == example.dim() and value.is_floating_point() == example.is_floating_point()
-        if not same or (example.is_floating_point() and value.shape[-1:] != example.shape[-1:]):
-            raise CaptureError(
-                f"calibration input {number}: {name} is {value.dtype} {tuple(value.shape)}, "
-                f"the example {example.dtype} {tuple(example.shape)}"
-            )
-        if any(n > most for n, most in zip(value.shape[:2], example.shape[:2], strict=False)):
-            raise CaptureError(
-                f"calibration input {number}: {name} is {tuple(value.shape)}, larger than the sizes that are "
-                f"compiled, {tuple(example.shape)}"
-            )
-
-
 def _largest(captured: Captured, module: fx.GraphModule) -> tuple[int, int]:
-    inputs = _canonical_inputs(module, captured.example)
+    inputs = canonical_inputs(module, captured.example)
     batch, seq = next(iter(inputs.values())).shape[:2]
     return int(batch), int(seq)
 
 
-def _interface(module: fx.GraphModule, lowered: Lowered, captured: Captured) -> Interface:
+def interface_of(module: fx.GraphModule, lowered: Lowered, captured: Captured) -> Interface:
+    """How the host packs inputs and reads outputs of what was lowered."""
     by_name = {entry["name"]: entry for entry in lowered.inputs}
     inputs = []
-    for node in _placeholders(module):
+    for node in placeholders(module):
         entry = by_name[str(node.target)]
         rank = captured.example[str(node.target)].dim()
         spec = InputSpec(str(node.target), entry["kind"], rank=rank, entries=entry.get("entries", 0))

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -29,6 +29,9 @@ from torch2fpga.plan.plan import load_plan
 from torch2fpga.plan.summary import Gain
 from torch2fpga.runtime.host import InputSpec, Interface, OutputItem, TokenItem
 from torch2fpga.verifier import verify_design
+
+if TYPE_CHECKING:
+    from torch2fpga.runtime.card import CardModel
 
 FORMAT = 3
 MODEL, TENSORS = "model.json", "constants.safetensors"
@@ -190,15 +193,29 @@ def _document(compiled: CompiledModel, numbers: Mapping[str, Any], digest: str) 
     }
 
 
-def load(path: str | Path) -> CompiledModel:
-    """A compiled model from a folder that ``CompiledModel.save`` wrote.
+@overload
+def load(path: str | Path) -> CompiledModel: ...
+@overload
+def load(path: str | Path, device: int | str) -> CardModel: ...
+
+
+def load(path: str | Path, device: int | str | None = None) -> CompiledModel | CardModel:
+    """A compiled model from a folder that ``CompiledModel.save`` wrote, or a project on a card.
 
     The float model is not part of it, so ``verify`` compares the functional run with the
     reference only.
 
+    Args:
+        device: of a project (``CompiledModel.write``): index of a card (0), its address
+            (``"0000:3b:00.1"``), or ``"emulated"``.
     Raises:
         WeightsError: if files are missing, damaged or of another format.
+        CardError, MissingTool: if there is no such card, or no XRT; the text says what was looked for.
     """
+    if device is not None:
+        from torch2fpga.runtime.card import CardModel
+
+        return CardModel(path, device)
     folder = Path(path)
     try:
         document = json.loads((folder / MODEL).read_text())

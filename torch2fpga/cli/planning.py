@@ -35,7 +35,8 @@ from torch2fpga.timing import options
 if TYPE_CHECKING:
     from torch2fpga.plan.summary import PlanReport
 
-HELP = """Show how MODEL is laid out on the card, how fast that is, and what binds; writes no project.
+HELP = """Show how MODEL is laid out on the card, how fast that is, and what binds; writes no project, unless
+MODEL is a configuration and --write says where.
 
 MODEL is what the other commands take, a folder that `compile --save` wrote, or a Hugging Face configuration
 without weights (a config.json, or a folder with nothing else). All figures are
@@ -76,26 +77,38 @@ def is_configuration(model: str) -> bool:
     return (path / "config.json").is_file() and not any(path.glob("*.safetensors"))
 
 
-def outlined(model: str, wishes: Wishes, chosen: Mapping[str, object], precision: str | None) -> PlanReport:
+def outlined(
+    model: str,
+    wishes: Wishes,
+    chosen: Mapping[str, object],
+    precision: str | None,
+    write: Path | None = None,
+) -> PlanReport:
     """The plan of a configuration, without weights.
 
+    Args:
+        write: folder that gets its project.
     Raises:
-        CompileError: for options that need weights, and as ``torch2fpga.outline``.
+        CompileError: for options that need weights, and as ``torch2fpga.emit_outline``.
     """
     import torch2fpga
 
-    weighty = ("inputs", "calibration", "generate", "max-length")
+    weighty = ("inputs", "calibration")
     needing = [f"--{name}" for name in weighty if chosen[name] is not None]
     if needing:
         raise torch2fpga.CompileError(f"{model} has no weights, which {' and '.join(needing)} would need")
     sizes = {"tokens": chosen["seq"], "batch": chosen["batch"]}
     given: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
+    if chosen["max-length"] is not None and not chosen["generate"]:
+        raise torch2fpga.CompileError("--max-length is for --generate")
+    given |= {"generate": bool(chosen["generate"]), "max_length": chosen["max-length"]}
     said = f"{model} has no weights (*.safetensors): planned from its configuration"
     err.print(said, markup=False, highlight=False, soft_wrap=True)
+    given |= {"precision": precision or "w8a8", **wishes.arguments()}
     with warnings_as_lines(), phases(err) as progress:
-        return torch2fpga.outline(
-            model, **given, precision=precision or "w8a8", progress=progress, **wishes.arguments()
-        )
+        if write is None:
+            return torch2fpga.outline(model, **given, progress=progress)
+        return torch2fpga.emit_outline(model, writable(write), **given, progress=progress)
 
 
 @app.command(
@@ -118,6 +131,15 @@ def plan_command(
     inputs: Inputs = None,
     generate: Generate = False,
     max_length: MaxLength = None,
+    write: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write the project here; only of a configuration (a folder's config.json), without "
+            "weights, which `torch2fpga pack` puts in later.",
+            metavar="DIR",
+            show_default=False,
+        ),
+    ] = None,
     save: SavePlan = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write all figures here.", show_default=False)
@@ -126,6 +148,8 @@ def plan_command(
     """See ``HELP``."""
     with typed_errors():
         wishes = Wishes(plan, board, objective, budget, clock, tile)
+        if write is not None and not is_configuration(model):
+            raise _not_a_configuration(model)
         chosen = {
             "seq": seq, "batch": batch, "inputs": inputs, "calibration": calibration,
             "generate": generate or None, "max-length": max_length,
@@ -134,18 +158,29 @@ def plan_command(
         if compiled is not None:
             report = compiled.plan
         elif is_configuration(model):
-            report = outlined(model, wishes, chosen, precision)
+            report = outlined(model, wishes, chosen, precision, write)
         else:
             loaded = load(model, seq, batch, inputs, max_length)
             text = {"generate": generate, "max_length": max_length}
             report = compile_loaded(loaded, wishes, precision or "w8a8", calibration, text).plan
         show_plan(report)
+        if write is not None:
+            _written(writable(write))
         if save is not None:
             _written(save_plan(report, save))
         if json_file is not None:
             target = writable(json_file)
             target.write_text(json.dumps(report.to_json(), indent=2) + "\n", encoding="utf-8")
             _written(target)
+
+
+def _not_a_configuration(model: str) -> Exception:
+    from torch2fpga.errors import CompileError
+
+    return CompileError(
+        f"{model} is no configuration, and --write is for those: name the config.json of a folder, or let "
+        "`torch2fpga compile` write the project with its weights"
+    )
 
 
 def _written(path: Path) -> None:

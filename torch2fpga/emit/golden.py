@@ -16,6 +16,7 @@ from torch import Tensor
 
 from torch2fpga.design import Design, Port, Stream, ceil_div
 from torch2fpga.emit.golden_turns import TURNS, GoldenTurns
+from torch2fpga.emit.images import image_of
 from torch2fpga.emit.ports import all_ports
 from torch2fpga.lower.plumbing import ForkStage, PackStage, RelayStage
 from torch2fpga.plan.share import dealt_sums
@@ -216,7 +217,8 @@ def _gathered(
     compiled: CompiledModel, port: Port, quantised: Mapping[str, Tensor], batch: int, seq: int
 ) -> bytes:
     """Rows of an embedding table in the order in which a launch reads them."""
-    table = np.frombuffer(compiled.images[port.name], dtype=np.uint8)
+    kernel, argument = next((k, p) for k, p in all_ports(compiled.design) if p.name == port.name)
+    table = np.frombuffer(image_of(compiled, kernel, argument), dtype=np.uint8)
     rows = table.reshape(-1, 64 * int(port.config["row_words"]))
     index: Tensor = torch.arange(seq).repeat(batch)
     if "ids" in port.config:

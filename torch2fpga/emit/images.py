@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch2fpga.design import Design, Kernel
 from torch2fpga.emit.ports import KernelPort, all_ports, parameter_targets
@@ -15,11 +15,36 @@ from torch2fpga.lower.lanes import LaneStage
 from torch2fpga.lower.linear import MatmulStage
 from torch2fpga.plan.share import lane_weights
 
+if TYPE_CHECKING:
+    from torch2fpga.compiled import CompiledModel
+
+#: roles of ports with constants
+CONSTANT_ROLES = ("weights", "table", "params")
+
 Data = Mapping[str, list[Mapping[str, Any]]]
 
 
 def image(design: Design, data: Data, kernel: Kernel, port: KernelPort) -> bytes:
-    """The image of one port (roles weights, table and params)."""
+    """The image of one port (roles weights, table and params).
+
+    Raises:
+        DesignError: if it does not have the size that the port reads.
+    """
+    content, wanted = _image(design, data, kernel, port), port.words * 64
+    if len(content) != wanted:
+        raise DesignError(f"image of {port.name} has {len(content)} bytes, the port reads {wanted}")
+    return content
+
+
+def image_of(compiled: CompiledModel, kernel: Kernel, port: KernelPort) -> bytes:
+    """The image of one port of a compiled model; made anew unless all of them are at hand already."""
+    known: Mapping[str, bytes] | None = compiled.__dict__.get("images")
+    if known is not None:
+        return known[image_name(kernel, port)]
+    return image(compiled.design, compiled.data, kernel, port)
+
+
+def _image(design: Design, data: Data, kernel: Kernel, port: KernelPort) -> bytes:
     if port.role == "weights":
         return b"".join(_weights(design, data, port.binding))
     if port.role == "table":
@@ -63,16 +88,11 @@ def images(design: Design, data: Data) -> dict[str, bytes]:
     Raises:
         DesignError: if an image does not have the size that its port reads.
     """
-    found: dict[str, bytes] = {}
-    for kernel, port in all_ports(design):
-        if port.role not in ("weights", "table", "params"):
-            continue
-        content = image(design, data, kernel, port)
-        wanted = port.words * 64
-        if len(content) != wanted:
-            raise DesignError(f"image of {port.name} has {len(content)} bytes, the port reads {wanted}")
-        found[image_name(kernel, port)] = content
-    return found
+    return {
+        image_name(kernel, port): image(design, data, kernel, port)
+        for kernel, port in all_ports(design)
+        if port.role in CONSTANT_ROLES
+    }
 
 
 def image_name(kernel: Kernel, port: KernelPort) -> str:

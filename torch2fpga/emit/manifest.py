@@ -7,27 +7,41 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
+from torch2fpga.boards import Board
 from torch2fpga.design import Design, Kernel
 from torch2fpga.emit.golden import SEED, Golden
+from torch2fpga.emit.images import CONSTANT_ROLES
 from torch2fpga.emit.link import channels, stream_ends
 from torch2fpga.emit.ports import KernelPort, kernel_ports, port_bytes
 from torch2fpga.emit.testbench import weights_path
 from torch2fpga.errors import WeightsError
-from torch2fpga.runtime.host import InputSpec, OutputItem
+from torch2fpga.runtime.host import InputSpec, Interface, OutputItem
 from torch2fpga.version import __version__
 
 if TYPE_CHECKING:
-    from torch2fpga.compiled import CompiledModel
+    from torch2fpga.compiled import Origin
 
 FILE = "manifest.json"
 SUMS = "SHA256SUMS"
 FORMAT = "torch2fpga project"
 FORMAT_VERSION = 1
-CONSTANT_ROLES = ("weights", "table", "params")
+
+
+class Described(Protocol):
+    """What a manifest is made of: a compiled model, or a design without weights."""
+
+    @property
+    def design(self) -> Design: ...
+    @property
+    def board(self) -> Board: ...
+    @property
+    def interface(self) -> Interface: ...
+    @property
+    def origin(self) -> Origin: ...
 
 
 def digest(content: bytes) -> str:
@@ -37,16 +51,34 @@ def digest(content: bytes) -> str:
 
 def sums_text(blobs: Mapping[str, bytes]) -> str:
     """``SHA256SUMS`` as the tool sha256sum reads it."""
-    return "".join(f"{digest(blobs[name])}  {name}\n" for name in sorted(blobs))
+    return digests_text({name: digest(content) for name, content in blobs.items()})
 
 
-def manifest(compiled: CompiledModel, golden: Golden, blobs: Mapping[str, bytes]) -> dict[str, Any]:
-    """The manifest as data."""
+def digests_text(digests: Mapping[str, str]) -> str:
+    """The same of files whose SHA-256 is known."""
+    return "".join(f"{digests[name]}  {name}\n" for name in sorted(digests))
+
+
+def manifest(
+    compiled: Described,
+    golden: Golden | None,
+    digests: Mapping[str, str],
+    outline: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The manifest as data.
+
+    Args:
+        golden: golden run; None without weights.
+        digests: SHA-256 of the images by path; none without weights.
+        outline: what a project without weights was made from; ``torch2fpga pack`` needs it.
+    """
     design, board, origin = compiled.design, compiled.board, compiled.origin
     where = channels(design, board)
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
+        "packed": golden is not None,
+        **({} if outline is None else {"outline": outline}),
         "torch2fpga": __version__,
         "model": {"class": origin.model_class, "parameters": origin.parameters, "notes": list(origin.notes)},
         "design": design.name,
@@ -66,7 +98,7 @@ def manifest(compiled: CompiledModel, golden: Golden, blobs: Mapping[str, bytes]
         "steps": design.steps,
         "kernels": [_kernel(kernel) for kernel in design.kernels],
         "ports": [
-            _port(kernel, port, index, where[kernel.name, port.name], blobs)
+            _port(kernel, port, index, where[kernel.name, port.name], digests)
             for kernel in design.kernels
             for index, port in enumerate(kernel_ports(design, kernel))
         ],
@@ -75,23 +107,26 @@ def manifest(compiled: CompiledModel, golden: Golden, blobs: Mapping[str, bytes]
             for name, writer, reader, depth in stream_ends(design)
         ],
         "inputs": [_input(spec, design) for spec in compiled.interface.inputs],
-        "outputs": [_output(item) for item in compiled.interface.outputs],
-        **_generation(compiled),
+        "outputs": [_output(item, golden is not None) for item in compiled.interface.outputs],
+        **_generation(compiled, golden is not None),
         "stages": _stages(design),
-        "golden": {
-            "batch": golden.batch,
-            "seq": golden.seq,
-            "seed": SEED,
-            **({"turns": golden.turns} if design.turns else {}),
-            "files": {
-                name: {"bytes": len(content), "sha256": digest(content)}
-                for name, content in golden.files.items()
-            },
+        **({"golden": _golden(golden, design)} if golden is not None else {}),
+    }
+
+
+def _golden(golden: Golden, design: Design) -> dict[str, Any]:
+    return {
+        "batch": golden.batch,
+        "seq": golden.seq,
+        "seed": SEED,
+        **({"turns": golden.turns} if design.turns else {}),
+        "files": {
+            name: {"bytes": len(content), "sha256": digest(content)} for name, content in golden.files.items()
         },
     }
 
 
-def _generation(compiled: CompiledModel) -> dict[str, Any]:
+def _generation(compiled: Described, packed: bool) -> dict[str, Any]:
     """What a host needs to know to generate tokens."""
     token = compiled.interface.token
     if token is None:
@@ -101,7 +136,7 @@ def _generation(compiled: CompiledModel) -> dict[str, Any]:
             "turns": compiled.design.turns,
             "tokens": compiled.design.port_of("tokens").name,
             "settings": compiled.design.port_of("settings").name,
-            "logits_scale": token.scale,
+            "logits_scale": token.scale if packed else None,
         }
     }
 
@@ -122,7 +157,7 @@ def _kernel(kernel: Kernel) -> dict[str, Any]:
 
 
 def _port(
-    kernel: Kernel, port: KernelPort, index: int, channel: int, blobs: Mapping[str, bytes]
+    kernel: Kernel, port: KernelPort, index: int, channel: int, digests: Mapping[str, str]
 ) -> dict[str, Any]:
     constant = port.role in CONSTANT_ROLES
     path = weights_path(kernel, port) if constant else None
@@ -136,7 +171,7 @@ def _port(
         "hbm": channel,
         "bytes": port_bytes(port),
         "file": path,
-        "sha256": digest(blobs[path]) if path else None,
+        "sha256": digests.get(path) if path else None,
     }
 
 
@@ -164,14 +199,14 @@ def _input(spec: InputSpec, design: Design) -> dict[str, Any]:
     return found
 
 
-def _output(item: OutputItem) -> dict[str, Any]:
+def _output(item: OutputItem, packed: bool) -> dict[str, Any]:
     return {
         "port": item.port,
         "stream": item.stream,
         "element": item.element,
         "layout": {"groups": item.layout.groups, "size": item.layout.size},
         "one_row": item.one_row,
-        "scale": _scale(item.scale),
+        "scale": _scale(item.scale) if packed else None,
     }
 
 
@@ -218,9 +253,11 @@ def load_images(path: str | Path) -> dict[str, bytes]:
     """Image name -> bytes of every constant port of a project, sizes and checksums verified.
 
     Raises:
-        WeightsError: with every file that is missing, truncated or corrupt.
+        WeightsError: with every file that is missing, truncated or corrupt; without weights.
     """
     root, data = Path(path), read_manifest(path)
+    if data.get("packed") is False:
+        raise WeightsError(f"{root} has no weights yet: torch2fpga pack puts them in")
     found: dict[str, bytes] = {}
     problems: list[str] = []
     try:

@@ -14,7 +14,11 @@ from typing import TYPE_CHECKING
 
 from torch2fpga.design import Design
 from torch2fpga.emit import manifest
+from torch2fpga.emit.card import emulation_files, timed_settings
+from torch2fpga.emit.estimates import estimate_files
 from torch2fpga.emit.golden import Golden, golden_run
+from torch2fpga.emit.host import host_files
+from torch2fpga.emit.images import CONSTANT_ROLES, image_of
 from torch2fpga.emit.kernel import (
     comment_text,
     config_file,
@@ -26,8 +30,9 @@ from torch2fpga.emit.kernel import (
 )
 from torch2fpga.emit.link import floorplan, link_config
 from torch2fpga.emit.manifest import load_images, read_manifest
-from torch2fpga.emit.ports import all_ports
+from torch2fpga.emit.ports import all_ports, port_bytes
 from torch2fpga.emit.testbench import testbench_files, weights_path
+from torch2fpga.emit.xclbin import xclbin
 from torch2fpga.errors import CompileError, WeightsError
 from torch2fpga.plan.wires import boundary_use, crossings
 from torch2fpga.simulate.build import INCLUDE, SIM
@@ -59,33 +64,55 @@ def project_files(compiled: CompiledModel) -> dict[str, str]:
 
 def build_project(compiled: CompiledModel, progress: Progress | None = None) -> Project:
     """All files of the project, in memory."""
-    say = progress or (lambda phase, fraction: None)
-    design = compiled.design
-    texts = {"link.cfg": link_config(design, compiled.board)}  # refuses what does not fit, first
-    say("images", 0.0)
-    blobs = {
-        weights_path(kernel, port): compiled.images[Path(weights_path(kernel, port)).stem]
-        for kernel, port in all_ports(design)
-        if port.role in manifest.CONSTANT_ROLES
-    }
-    weight_bytes = sum(len(content) for content in blobs.values())
-    say("golden vectors", 0.2)
-    golden = golden_run(compiled)
-    blobs.update(golden.files)
-    say("text", 0.6)
-    texts.update(_sources(design))
-    texts.update(testbench_files(design, golden))
-    texts.update(_tool_files(compiled))
-    texts["README.md"] = _readme(compiled, golden, weight_bytes)
-    texts[manifest.SUMS] = manifest.sums_text(blobs)
-    data = manifest.manifest(compiled, golden, blobs)
-    texts[manifest.FILE] = manifest.manifest_text(data)
+    blobs: dict[str, bytes] = {}
+    texts = make_project(compiled, blobs.__setitem__, progress)
     return Project(dict(sorted(texts.items())), dict(sorted(blobs.items())))
 
 
-def _sources(design: Design) -> dict[str, str]:
+def make_project(
+    compiled: CompiledModel, keep: Callable[[str, bytes], None], progress: Progress | None = None
+) -> dict[str, str]:
+    """All texts of the project, by path.
+
+    Args:
+        keep: gets path and content of every binary file as soon as it is made; no other image is in memory
+            then.
+    """
+    say = progress or (lambda phase, fraction: None)
+    design = compiled.design
+    texts = {"link.cfg": link_config(design, compiled.board)}  # refuses what does not fit, first
+    ports = [(kernel, port) for kernel, port in all_ports(design) if port.role in CONSTANT_ROLES]
+    digests: dict[str, str] = {}
+    for number, (kernel, port) in enumerate(ports):
+        say(f"image of {port.name}", 0.2 * number / len(ports))
+        path, content = weights_path(kernel, port), image_of(compiled, kernel, port)
+        digests[path] = manifest.digest(content)
+        keep(path, content)
+    say("golden vectors", 0.2)
+    golden = golden_run(compiled)
+    for path, content in golden.files.items():
+        digests[path] = manifest.digest(content)
+        keep(path, content)
+    say("text", 0.6)
+    texts.update(design_sources(design))
+    texts.update(testbench_files(design, golden))
+    texts.update(tool_files(compiled))
+    texts["README.md"] = readme(compiled, golden)
+    texts[manifest.SUMS] = manifest.digests_text(digests)
+    data = manifest.manifest(compiled, golden, digests)
+    texts[manifest.FILE] = manifest.manifest_text(data)
+    digest = manifest.digest(texts[manifest.FILE].encode())
+    texts.update(host_files(compiled, golden, data, digest))
+    # It names the manifest's digest, so that neither the manifest nor SHA256SUMS can name it.
+    emulated = xclbin(design, compiled.board, digest)
+    keep(f"emulation/{design.name}.xclbin", emulated)
+    return texts
+
+
+def design_sources(design: Design) -> dict[str, str]:
     """Kernels, the stage library and the simulation headers."""
     found = {"kernels/design.hpp": design_header(design), "sim/functional.cpp": functional_source(design)}
+    found |= emulation_files(design)
     for kernel in design.kernels:
         found[f"kernels/{config_file(kernel)}"] = config_header(design, kernel)
         found[f"kernels/{kernel.name}.cpp"] = kernel_source(design, kernel)
@@ -96,14 +123,15 @@ def _sources(design: Design) -> dict[str, str]:
     return found
 
 
-def _tool_files(compiled: CompiledModel) -> dict[str, str]:
+def tool_files(compiled: manifest.Described) -> dict[str, str]:
     """What the tools are run with."""
     design, board = compiled.design, compiled.board
     kernels = [k.name for k in design.kernels]
     found = {
         "Makefile": render("Makefile.j2", design=design, board=board, kernels=kernels),
         "floorplan.tcl": floorplan(design, board),
-        "host/README.md": render("host_README.md.j2"),
+        "emulation/timed.txt": timed_settings(design, board),
+        **estimate_files(design, board),
     }
     period = f"{1000 / board.clock_mhz:.2f}"
     for kernel in design.kernels:
@@ -113,7 +141,8 @@ def _tool_files(compiled: CompiledModel) -> dict[str, str]:
     return found
 
 
-def _readme(compiled: CompiledModel, golden: Golden, weight_bytes: int) -> str:
+def readme(compiled: manifest.Described, golden: Golden | None) -> str:
+    """``README.md``; without golden vectors that of a project without weights."""
     ports = all_ports(compiled.design)
     return render(
         "README.md.j2",
@@ -126,9 +155,9 @@ def _readme(compiled: CompiledModel, golden: Golden, weight_bytes: int) -> str:
         memory_kernel=ports[0][0].name,
         boundaries=boundary_use(crossings(compiled.design), compiled.board),
         ports=len(ports),
-        weight_bytes=weight_bytes,
+        weight_bytes=sum(port_bytes(port) for _, port in ports if port.role in CONSTANT_ROLES),
         golden=golden,
-        golden_bytes=sum(len(content) for content in golden.files.values()),
+        golden_bytes=sum(len(content) for content in golden.files.values()) if golden is not None else 0,
     )
 
 
@@ -148,23 +177,39 @@ def write_project(compiled: CompiledModel, path: Path, progress: Progress | None
     Raises:
         CompileError: if ``path`` is taken by something else or cannot be written.
     """
-    say = progress or (lambda phase, fraction: None)
+
+    def fill(keep: Callable[[str, bytes], None]) -> dict[str, str]:
+        return make_project(compiled, keep, progress)
+
+    return write_files(path, fill, progress)
+
+
+def write_files(
+    path: Path,
+    fill: Callable[[Callable[[str, bytes], None]], Mapping[str, str]],
+    progress: Progress | None = None,
+) -> list[Path]:
+    """As ``write_project``, for the texts that ``fill`` returns; binary files it hands over one by one."""
     target = Path(os.path.abspath(path)).resolve()
     _refuse_foreign(target)
-    project = build_project(compiled, lambda phase, done: say(phase, 0.7 * done))
-    files = {**{n: t.encode() for n, t in project.texts.items()}, **project.blobs}
+    names: list[str] = []
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _beside(target, "new") as fresh:
-            for number, (name, content) in enumerate(sorted(files.items())):
-                say("write", 0.7 + 0.3 * number / len(files))
+
+            def keep(name: str, content: bytes) -> None:
+                names.append(name)
                 _write(fresh / name, content)
+
+            for name, text in sorted(fill(keep).items()):
+                keep(name, text.encode())
             _refuse_foreign(target)
             _take_place(fresh, target)
     except OSError as error:
         raise CompileError(f"the project cannot be written to {target}: {error}") from error
-    say("done", 1.0)
-    return [target / name for name in sorted(files)]
+    if progress is not None:
+        progress("done", 1.0)
+    return [target / name for name in sorted(names)]
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -29,6 +29,7 @@ from torch2fpga.design import (
 from torch2fpga.lower.registry import Operator, operator, takes
 from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.values import Axis, Const, HostValue, Refused, RowValue
+from torch2fpga.weights.store import kept_tensor
 
 aten = torch.ops.aten
 
@@ -122,13 +123,19 @@ def _quantise(q: Any, node: Node) -> None:
     tables = [q.parameter(t) for t in node.args[1]]
     if node.args[2] is not None:
         tables.append(q.parameter(node.args[2]))
-    largest = torch.stack([t.abs().amax(0) for t in tables]).amax(0).to(torch.float64)
+    ends = [t.aminmax(dim=0) for t in tables]
+    largest = torch.stack([torch.maximum(e.max, -e.min) for e in ends]).amax(0).to(torch.float64)
     # A channel with outliers does not make the others coarse; the multipliers behind share one shift, so
     # that no channel may count as much smaller than the largest.
     scale = largest.clamp(min=max(float(largest.max()) / DEAD_CHANNEL, 1e-30)) / 32767
     node.meta["affine"] = (scale, torch.zeros_like(scale))
     unit = scale.float()
-    node.meta["data"] = {f"table{i}": _int16(t, unit) for i, t in enumerate(tables)}
+    node.meta["data"] = {f"table{i}": _int16_table(node, t, unit) for i, t in enumerate(tables)}
+
+
+def _int16_table(node: Node, table: Tensor, unit: Tensor) -> Tensor:
+    what, size = f"table of {node.meta.get('path', node.name)}", 2 * table.numel()
+    return kept_tensor(what, ("table", table, unit), size, lambda: _int16(table, unit))
 
 
 def _int16(table: Tensor, unit: Tensor) -> Tensor:

@@ -30,12 +30,14 @@ from torch2fpga.design import (
     nominal_depth,
     pipelined,
 )
-from torch2fpga.errors import CompileError, DesignError
+from torch2fpga.errors import DesignError
 from torch2fpga.lower.registry import Operator, operator, takes
 from torch2fpga.lower.weight_formats import WEIGHT_FORMATS, IntegerWeights, WeightFormat
 from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.values import Const, Refused, RowValue, contiguous_channels
 from torch2fpga.plan.storage import fifo_cost
+from torch2fpga.weights.rounding import FloatWeights, int8, make_integers
+from torch2fpga.weights.store import kept_tensor
 
 aten = torch.ops.aten
 
@@ -66,12 +68,22 @@ def _emit(ctx: Any, node: Node, x: Any, weight: Any, bias: Any, transposed: bool
             f"contracts over {width} values, but the last dimension of {x.shape} is not exactly the channels",
             "a linear layer over tokens (transposed input) is not supported",
         )
-    w = weight.value.t().contiguous() if transposed else weight.value
+    w = _transposed(weight) if transposed else weight.value
     name = weight.name + ("_t" if transposed else "")
     args = [x.node, ctx.constant(w, name)]
     if bias is not None:
         args.append(ctx.constant(bias.value, bias.name))
     return contiguous_channels(ctx.emit(node, linear, args), x, w.shape[0])
+
+
+def _transposed(weight: Const) -> Tensor:
+    value = weight.value
+    return kept_tensor(
+        f"{weight.name}, transposed",
+        ("transposed", value),
+        value.numel() * value.dtype.itemsize,
+        lambda: value.t().contiguous(),
+    )
 
 
 @takes(aten.linear.default)
@@ -100,17 +112,11 @@ def quantise_weight(weight: Tensor, input_scale: Tensor) -> tuple[Tensor, Tensor
     Returns:
         (out, in) int8 tensor in [-127, 127] and (out,) float64 scales.
     """
-    return _int8(weight.to(torch.float32) * input_scale.to(torch.float32))
-
-
-def _int8(scaled: Tensor) -> tuple[Tensor, Tensor]:
-    scale = scaled.abs().amax(dim=1).clamp(min=1e-30).to(torch.float64) / 127
-    q = torch.floor(scaled / scale.to(torch.float32)[:, None] + 0.5).clamp_(-127, 127)
-    return q.to(torch.int8), scale
+    return int8(weight.to(torch.float32) * input_scale.to(torch.float32))
 
 
 def _int8_weights(scaled: Tensor, layout: Layout, rows: Tensor | None = None) -> IntegerWeights:
-    data, scale = _int8(scaled)
+    data, scale = int8(scaled)
     return IntegerWeights({"weight": data}, scale, data)
 
 
@@ -118,29 +124,15 @@ def _quantise(q: Any, node: Node) -> None:
     fmt = q.format(node.args[0], "mac")
     weight = q.parameter(node.args[1])
     bias = q.parameter(node.args[2]) if len(node.args) > 2 else torch.zeros(weight.shape[0])
-    scaled = weight.to(torch.float32) * fmt.scale.to(torch.float32)
     node.meta["relu"] = bool(node.kwargs.get("relu", False))
     node.meta["weights"] = q.weights
-    rows = q.rows(node.args[0], fmt) if q.weights.by_rows else None
-    node.meta["float"] = (scaled, bias.to(torch.float64), fmt.zero_point, rows)
+    by_rows = bool(q.weights.by_rows)
+    node.meta["float"] = FloatWeights(
+        weight, fmt.scale, bias.to(torch.float64), fmt.zero_point,
+        lambda: q.rows(node.args[0], fmt) if by_rows else None,
+    )  # fmt: skip
     if not q.weights.by_layout:
-        _make_integers(node, Layout(1, weight.shape[1]))
-
-
-def _make_integers(node: Node, layout: Layout) -> None:
-    """``data``, ``affine`` and ``offset`` of a node from its float weights, which are not needed then."""
-    scaled, bias, zero_point, rows = node.meta.pop("float")
-    try:
-        found = node.meta["weights"].integers(scaled, layout, rows)
-    except CompileError as error:
-        raise CompileError(f"{node.meta.get('path', node.name)}: {error}") from error
-    if rows is not None:  # the mean of the rounding errors goes to the bias (Nagel et al., 2019)
-        rounding = scaled.double() - found.products.double() * found.scale[:, None]
-        bias = bias + rounding @ rows.double().mean(0)
-    node.meta["data"] = dict(found.data)
-    node.meta["affine"] = (found.scale, bias)
-    nothing = torch.zeros(len(found.scale), dtype=torch.int64)
-    node.meta["offset"] = zero_point * found.products.sum(1, dtype=torch.int64) if zero_point else nothing
+        make_integers(node, Layout(1, weight.shape[1]))
 
 
 def _written(b: Any, node: Node) -> Layout:
@@ -164,7 +156,7 @@ def _lower(b: Any, nodes: Sequence[Node]) -> str:
     weights = b.words(f"{name}_weights")
     for n in nodes:
         if "float" in n.meta:
-            _make_integers(n, layout_in)
+            make_integers(n, layout_in)
     stage = node.meta["weights"].array(
         **b.common(node, name, (x, weights), (out,)), layout_in=layout_in, layout_out=layout_out
     )

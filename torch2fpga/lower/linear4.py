@@ -27,6 +27,7 @@ from torch2fpga.lower.linear import MatmulStage, matmul_exact, pad_channels
 from torch2fpga.lower.weight_formats import WEIGHT_FORMATS, IntegerWeights, WeightFormat
 from torch2fpga.plan.packing import packed_bytes
 from torch2fpga.plan.storage import fifo_cost
+from torch2fpga.weights.rounding import CHUNK, chunks
 
 #: channels a token: a beat of scales has room for eight groups then
 LANES = 16
@@ -47,8 +48,6 @@ FRACTIONS = (1.0, 0.97, 0.94, 0.91, 0.88, 0.85, 0.82, 0.78, 0.74, 0.7)
 DAMPING = 0.05
 #: head room for weights that take up what others left
 ROOM = 1.05
-#: weights that are rounded at once
-CHUNK = 1 << 23
 
 
 def quantise_groups(
@@ -75,9 +74,11 @@ def quantise_groups(
             f"which takes {MOST_INPUTS:,}"
         )
     if rows is not None and len(rows):
-        return _quantise_in_turn(scaled.to(torch.float32), layout, group, rows)
-    size = max(1, CHUNK // layout.channels)
-    parts = [_quantise_rows(part, layout, group) for part in scaled.to(torch.float32).split(size)]
+        seen = _input_statistics(rows)
+        parts = [_quantise_in_turn(scaled[r].to(torch.float32), layout, group, *seen) for r in chunks(scaled)]
+    else:
+        size = max(1, CHUNK // layout.channels)
+        parts = [_quantise_rows(part, layout, group) for part in scaled.to(torch.float32).split(size)]
     q, m, s = (torch.cat(x) for x in zip(*parts, strict=True))
     return q, m, s
 
@@ -111,10 +112,9 @@ def _search(w: Tensor, energy: Tensor | None = None) -> tuple[Tensor, Tensor]:
 
 
 def _quantise_in_turn(
-    scaled: Tensor, layout: Layout, group: int, rows: Tensor
+    scaled: Tensor, layout: Layout, group: int, energy: Tensor, spread: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Channel by channel; what a channel's rounding leaves goes to those behind it."""
-    energy, spread = _input_statistics(rows)
     group_of = channel_places(layout) // group
     starts = [int(torch.searchsorted(group_of, g)) for g in range(int(group_of[-1]) + 2)]
     unit = scaled.abs().amax(1, keepdim=True).clamp(min=1e-30) * ROOM / GREATEST / TOP_SCALE
@@ -140,8 +140,13 @@ def _input_statistics(rows: Tensor) -> tuple[Tensor, Tensor]:
     energy = products.diagonal().clone()
     damping = DAMPING * energy.mean().clamp(min=1e-12)
     products.diagonal().add_(damping)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(products))
+    # A matrix of a wide layer is a gigabyte: each goes as soon as the next one is there.
+    lower = torch.linalg.cholesky(products)
+    del products
+    inverse = torch.cholesky_inverse(lower)
+    del lower
     factor = torch.linalg.cholesky(inverse, upper=True)
+    del inverse
     return (energy + damping).float(), factor.float()
 
 
@@ -154,7 +159,7 @@ def channel_places(layout: Layout) -> Tensor:
 def effective_weights(data: Mapping[str, Any], layout: Layout, group: int = GROUP) -> Tensor:
     """(out, in) int16 products q * m: what inputs are multiplied by."""
     scales = data["scales"][:, channel_places(layout) // group]
-    product: Tensor = data["weight"].to(torch.int16) * scales.to(torch.int16)
+    product: Tensor = data["weight"].to(torch.int16) * scales
     return product
 
 

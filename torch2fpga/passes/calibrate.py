@@ -13,6 +13,7 @@ from torch import Tensor, fx
 from torch2fpga.errors import CompileError, DesignError
 from torch2fpga.passes.manager import GraphPass
 from torch2fpga.passes.nodes import Node
+from torch2fpga.weights.store import scratch
 
 #: rows of each node that are kept to search smoothing exponents on
 SAMPLE_ROWS = 384
@@ -67,7 +68,7 @@ class _Recorder(fx.Interpreter):
             seen.largest = torch.maximum(seen.largest, largest)
         if name in self.sampled:
             step = max(1, -(-rows.shape[0] // self.budget))
-            seen.rows.append(rows[::step].clone())
+            seen.rows.append(scratch(rows[::step].clone()))
 
 
 class Calibrate(GraphPass):

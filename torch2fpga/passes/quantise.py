@@ -37,6 +37,7 @@ from torch2fpga.passes.fold_constants import attribute
 from torch2fpga.passes.manager import GraphPass
 from torch2fpga.passes.nodes import Node
 from torch2fpga.passes.roll import Loop
+from torch2fpga.weights.store import kept_scales
 
 #: smoothing exponents that are tried; None is no smoothing
 EXPONENTS = (None, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -203,9 +204,8 @@ class Quantiser:
         products = [u for u in demands(node)["factor"] if "mac" in demands(u)]
         if len(products) != 1:
             return Format("factor", 16, least)
-        (product,) = products
-        rows, largest = self._rows_to_search(product), self._largest(product)
-        return Format("factor", 16, search_factor(rows, largest, least, *self._weights_behind(product)))
+        rows, largest = self._rows_to_search(products[0]), self._largest(products[0])
+        return Format("factor", 16, search_factor(rows, largest, least, *self._weights_behind(products[0])))
 
     def _rotary(self, node: Node) -> Format:
         pairs = self._largest(node).reshape(-1, 2).amax(1, keepdim=True)
@@ -221,11 +221,9 @@ class Quantiser:
         return largest.clamp(min=max(float(largest.max()) / DEAD_CHANNEL, 1e-6))
 
     def _mac(self, node: Node) -> Format:
-        channels = self.channels(node)
         if node.target is activation:
-            scale = torch.full((channels,), 2.0**-14, dtype=torch.float64)
-            zero_point = ZERO_POINTS[str(node.kwargs["kind"])]
-            return Format("mac", 8, scale, dynamic=True, zero_point=zero_point)
+            scale = torch.full((self.channels(node),), 2.0**-14, dtype=torch.float64)
+            return Format("mac", 8, scale, True, ZERO_POINTS[str(node.kwargs["kind"])])
         if node.target is multiply:
             return Format("mac", 8, product_scale(self.format(node.args[1], "factor").scale), dynamic=True)
         largest, behind = self._largest(node), self._weights_behind(node)
@@ -291,6 +289,7 @@ def _looped(loop: Loop | None) -> list[list[Node]]:
     return [nodes for nodes in found if nodes]
 
 
+@kept_scales
 def search_smoothing(
     rows: Tensor, largest: Tensor, weight_largest: Tensor, part: Tensor, form: WeightFormat = INT8
 ) -> Tensor:
@@ -322,6 +321,7 @@ def search_smoothing(
     return best
 
 
+@kept_scales
 def search_factor(
     rows: Tensor, largest: Tensor, least: Tensor, weight_largest: Tensor, part: Tensor
 ) -> Tensor:

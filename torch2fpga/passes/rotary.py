@@ -23,6 +23,7 @@ from torch2fpga.passes.fold_constants import attribute
 from torch2fpga.passes.fuse import _add_constant
 from torch2fpga.passes.manager import GraphPass
 from torch2fpga.passes.nodes import Node
+from torch2fpga.weights.store import kept_tensor
 
 aten = torch.ops.aten
 
@@ -162,6 +163,17 @@ def _is_query_or_key(node: Node, user: Node) -> bool:
     return q.target is rotary and k.target is rotary and node is not v
 
 
+def _paired(value: Tensor, groups: int, parameter: Node) -> Tensor:
+    """A parameter's rows in the other order."""
+    order = neighbours(value.shape[0], groups)
+    return kept_tensor(
+        f"{parameter.meta.get('path', parameter.target)} in pairs",
+        ("paired", value, groups),
+        value.numel() * value.dtype.itemsize,
+        lambda: value[order],
+    )
+
+
 def _reorder(module: fx.GraphModule, node: Node, groups: int) -> None:
     """Put the channels that ``node`` makes in another order, by its parameters."""
     args: Sequence[Any] = node.args
@@ -170,7 +182,7 @@ def _reorder(module: fx.GraphModule, node: Node, groups: int) -> None:
         if i == 0 or not isinstance(parameter, fx.Node):
             continue
         value = attribute(module, str(parameter.target))
-        name = _add_constant(module, value[neighbours(value.shape[0], groups)], f"{parameter.target}_paired")
+        name = _add_constant(module, _paired(value, groups, parameter), f"{parameter.target}_paired")
         with module.graph.inserting_before(node):
             new[i] = module.graph.get_attr(name)
         new[i].meta = dict(parameter.meta)

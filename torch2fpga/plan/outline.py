@@ -20,7 +20,7 @@ import copy
 import inspect
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,13 @@ from torch.overrides import TorchFunctionMode
 
 from torch2fpga.boards import Board, board_at
 from torch2fpga.capture import Captured, capture
+from torch2fpga.compiled import Origin
 from torch2fpga.compiler import (
     SIMPLE_TILE,
     CheckFloat,
     canonical_passes,
     design_name,
+    interface_of,
     wanted_plan,
     weight_format,
 )
@@ -53,6 +55,7 @@ from torch2fpga.plan.meta_model import build, read_config
 from torch2fpga.plan.optimise import Progress
 from torch2fpga.plan.plan import Plan
 from torch2fpga.plan.summary import PlanReport, summarise
+from torch2fpga.runtime.host import Interface
 
 #: parameters with more elements are windows into a row
 LARGE = 1 << 16
@@ -112,6 +115,21 @@ def outline(
     return summarise(planned.design, table, planned.plan, planned.gains)
 
 
+@dataclass(frozen=True)
+class Outline:
+    """A planned design without constants.
+
+    Attributes:
+        interface: inputs and outputs of a call; its scales are made up.
+        origin: class and size of the whole model; nothing was calibrated.
+    """
+
+    planned: Planned
+    board: Board
+    interface: Interface
+    origin: Origin
+
+
 def outlined(
     config: Any,
     tokens: int,
@@ -124,6 +142,26 @@ def outlined(
     length: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[Planned, Board]:
+    """The planned design of a configuration and its card; the arguments are those of ``sketch``."""
+    found = sketch(
+        config, tokens, batch, wanted, simple=simple, precision=precision, lanes=lanes, length=length,
+        progress=progress,
+    )  # fmt: skip
+    return found.planned, found.board
+
+
+def sketch(
+    config: Any,
+    tokens: int,
+    batch: int,
+    wanted: Plan,
+    *,
+    simple: bool = False,
+    precision: str = "w8a8",
+    lanes: int = 16,
+    length: int | None = None,
+    progress: Progress | None = None,
+) -> Outline:
     """The planned design of a configuration, without constants; see ``outline``.
 
     Args:
@@ -134,8 +172,8 @@ def outlined(
     weights = replace(weight_format(precision, lanes), integers=_unread, by_rows=False, by_layout=False)
     settings, name = read_config(config)
     say("capture", 0.0)
-    model, layers = _empty_model(settings)
-    example = _example(model, settings, name, tokens, batch)
+    model, layers, parameters = _empty_model(settings)
+    example = example_of(model, settings, name, tokens, batch)
     decoder = None
     if length is not None:
         if not isinstance(model, Prompt):
@@ -156,7 +194,8 @@ def outlined(
         design, {}, wanted, table, simple, lambda phase, part: say(phase, 0.6 + 0.4 * part)
     )
     say("done", 1.0)
-    return planned, table
+    origin = Origin(type(model).__name__, parameters, precision, 0, planned.plan, planned.gains)
+    return Outline(planned, table, interface_of(module, lowered, captured), origin)
 
 
 class Prompt(nn.Module):
@@ -199,8 +238,9 @@ def _is_window(tensor: Tensor) -> bool:
     return tensor.dim() == 2 and tensor.stride() == (1, 1) and min(tensor.shape) > 1
 
 
-def _empty_model(config: Any) -> tuple[nn.Module, int]:
-    """The model to capture and how many layers the configuration has (0: all are built)."""
+def _empty_model(config: Any) -> tuple[nn.Module, int, int]:
+    """The model to capture, how many layers the configuration has (0: all are built), and how many
+    parameters all of them have."""
     count = int(getattr(config, "num_hidden_layers", 0) or 0)
     kinds = getattr(config, "layer_types", None)
     few = copy.deepcopy(config)
@@ -210,11 +250,18 @@ def _empty_model(config: Any) -> tuple[nn.Module, int]:
         few.num_hidden_layers = FEW
         if kinds is not None:
             few.layer_types = some
-    if cut and not _alike(build(config), build(few), count):
+    whole = build(config)
+    parameters = sum(p.numel() for p in {id(p): p for p in whole.parameters()}.values())
+    if cut and not _alike(whole, build(few), count):
         cut, few = False, config
     model = build(few, Windows()).eval().requires_grad_(False)
+    return prompted(model), count if cut else 0, parameters
+
+
+def prompted(model: nn.Module) -> nn.Module:
+    """A language model as ``Prompt``; others as they are."""
     causal = "logits_to_keep" in inspect.signature(model.forward).parameters
-    return Prompt(model).eval() if causal else model, count if cut else 0
+    return Prompt(model).eval() if causal else model
 
 
 def _some_of_each(kinds: list[str] | None, rotation: Any) -> list[str]:
@@ -233,7 +280,13 @@ def _alike(whole: nn.Module, few: nn.Module, count: int) -> bool:
     return all(left >= 0 and left % (count - FEW) == 0 for left in rest.values())
 
 
-def _example(model: nn.Module, config: Any, name: str, tokens: int, batch: int) -> dict[str, Tensor]:
+def example_of(model: nn.Module, config: Any, name: str, tokens: int, batch: int) -> dict[str, Tensor]:
+    """Inputs that a model of a configuration is captured with; ``model`` is ``prompted``.
+
+    Raises:
+        InputError: for sizes that the model cannot take.
+        CompileError: for a model that takes no token ids.
+    """
     longest = positions_of(config)
     if tokens < 1 or batch < 1:
         raise InputError(f"a launch has at least one token and one sequence, not {tokens} and {batch}")

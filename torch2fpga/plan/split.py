@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Any, TypeVar
+
+from torch import Tensor
 
 from torch2fpga.design import Design, Layout, Port, Stage, Stream
 from torch2fpga.errors import DesignError
@@ -18,6 +21,7 @@ from torch2fpga.lower.deal import DealStage
 from torch2fpga.lower.gather import MOST, GatherStage, blocks_of
 from torch2fpga.lower.linear import MatmulStage, pad_channels
 from torch2fpga.lower.plumbing import ForkStage
+from torch2fpga.weights.store import kept_tensor
 
 #: outputs of a fork
 FORK_WIDTH = 3
@@ -211,10 +215,16 @@ def _constants(
     lanes = design.shape.lanes
     found = dict(step)
     for key in stage.by_output:
-        rows = pad_channels(step[key], stage.layout_out, lanes, 0)
-        blocks = rows.reshape(-1, lanes, rows.shape[1])[number::copies]
-        found[key] = blocks.reshape(-1, rows.shape[1]).contiguous()
+        given = (step[key], stage.layout_out, lanes, number, copies)
+        what = f"{key} of {copy_name(stage.name, number)}"
+        found[key] = kept_tensor(what, ("copy", *given), step[key].numel() // copies, partial(_own, *given))
     return found
+
+
+def _own(value: Tensor, layout: Layout, lanes: int, number: int, copies: int) -> Tensor:
+    rows = pad_channels(value, layout, lanes, 0)
+    blocks = rows.reshape(-1, lanes, rows.shape[1])[number::copies]
+    return blocks.reshape(-1, rows.shape[1]).contiguous()
 
 
 def copy_of(design: Design, stage: MatmulStage, number: int, copies: int) -> MatmulStage:
