@@ -52,6 +52,7 @@ class Case:
         config: class and settings of a transformers configuration.
         context: tokens that the last one looks back on, itself included.
         aim: tokens a second.
+        step_seconds: most that the timed run of a step may take here, without its build.
     """
 
     key: str
@@ -60,6 +61,7 @@ class Case:
     precision: str
     context: int
     aim: float
+    step_seconds: float | None = None
 
 
 GPT2_MEDIUM = ("GPT2Config", {"n_layer": 24, "n_embd": 1024, "n_head": 16})
@@ -83,9 +85,9 @@ LLAMA_7B = (
     },
 )  # fmt: skip
 CASES = (
-    Case("gpt2m_w4_128", "GPT-2 medium, W4A8, context 128", GPT2_MEDIUM, "w4a8", 128, 1000.0),
-    Case("gpt2m_w4_1024", "GPT-2 medium, W4A8, context 1,024", GPT2_MEDIUM, "w4a8", 1024, 800.0),
-    Case("gpt2m_w8_128", "GPT-2 medium, W8A8, context 128", GPT2_MEDIUM, "w8a8", 128, 500.0),
+    Case("gpt2m_w4_128", "GPT-2 medium, W4A8, context 128", GPT2_MEDIUM, "w4a8", 128, 1000.0, 10.0),
+    Case("gpt2m_w4_1024", "GPT-2 medium, W4A8, context 1,024", GPT2_MEDIUM, "w4a8", 1024, 800.0, 10.0),
+    Case("gpt2m_w8_128", "GPT-2 medium, W8A8, context 128", GPT2_MEDIUM, "w8a8", 128, 500.0, 10.0),
     Case("llama1b_w4_1024", "Llama-3.2-1B, W4A8, context 1,024", LLAMA_1B, "w4a8", 1024, 280.0),
     Case("llama7b_w4_512", "Llama-2-7B, W4A8, context 512", LLAMA_7B, "w4a8", 512, 55.0),
 )
@@ -104,6 +106,12 @@ def timed(case: Case, results: Results, console: Console) -> None:
     design, launch = planned.design, Launch(1, 1, case.context - TURNS, TURNS)
     report = time_design(design, board, launch)
     seconds = time.perf_counter() - started
+    started = time.perf_counter()
+    time_design(design, board, Launch(1, 1, case.context - 1, 1))
+    step = time.perf_counter() - started
+    bound = ("<=", case.step_seconds) if case.step_seconds is not None else None
+    results.add(f"{case.key}_step_seconds", f"{case.title}: timed run of one step", round(step, 2), "s",
+                bound, note="all layers and the head, without planning and building")  # fmt: skip
     moved = bytes_moved(design, 1, 1, launch.past, TURNS)
     useful = model_bytes(design, launch.past, TURNS)
     share = useful / report.seconds / (PEAK_GBS * 1e9)

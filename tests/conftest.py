@@ -16,6 +16,10 @@ import pytest
 # processes with two threads each would fight for two cores.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What the program prints is compared as text: whoever runs the tests must not choose its width or colours.
+for _name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+    os.environ.pop(_name, None)
+os.environ["TERM"] = "xterm"
 
 IN_CI = os.environ.get("CI", "").lower() not in ("", "0", "false")
 

@@ -58,7 +58,7 @@ def states(outcomes: dict[str, Outcome]) -> dict[str, str]:
 
 def program(project: Path, box: fakes.Fakes, *arguments: str) -> subprocess.Popen[str]:
     """The command in a process of its own."""
-    env = {**os.environ, **box.env, "COLUMNS": "500", "PYTHONUNBUFFERED": "1"}
+    env = {**os.environ, **box.env, "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "torch2fpga.cli", "build", str(project), *arguments]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

@@ -297,5 +297,9 @@ def test_plan_of_a_model_that_generates(speaks: Path, saved: Path) -> None:
     assert result.stdout != run("plan", speaks, "--seq", 5, *SIMPLE).stdout
     result = run("plan", saved, "--generate", "--max-length", 9)
     assert (result.exit_code, "--generate, --max-length can no longer" in result.stderr) == (1, True)
-    result = run("plan", speaks / "config.json", "--generate")
-    assert (result.exit_code, "no weights, which --generate would need" in result.stderr) == (1, True)
+    # a configuration is enough to plan it, but not to calibrate it
+    config = speaks / "config.json"
+    result = run("plan", config, "--generate", "--seq", 4, "--max-length", 5)
+    assert (result.exit_code, "1 x 4 rows" in result.stdout) == (0, True), result.output
+    result = run("plan", config, "--generate", "--calibration", config)
+    assert (result.exit_code, "no weights, which --calibration would need" in result.stderr) == (1, True)

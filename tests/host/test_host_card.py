@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,6 +123,22 @@ def test_own_time_of_a_token(card: Program, gpt2: Program, tmp_path: Path) -> No
         if program is gpt2:
             assert 0 < found["host_cpu_us_per_token"] <= 20
     assert found["wait_us_per_token"] > found["host_us_per_token"] > 0
+
+
+def test_two_processes_do_not_share_a_card(gpt2: Program, tmp_path: Path) -> None:
+    program = replace(gpt2, environment=emulated_environment(gpt2.folder, lock=tmp_path / "card"))
+    with subprocess.Popen(
+        [str(program.path), "--serve"], cwd=program.folder, env=program.environment, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as other:  # fmt: skip
+        assert other.stdin is not None and other.stdout is not None
+        assert other.stdout.readline().startswith("ready")
+        said = program.fails(1, "--verify")
+        other.stdin.write("quit\n")
+    assert "kernel gpt_2_lm_head_model_0 cannot be opened" in said
+    assert "another process uses the card" in said
+    assert other.returncode == 0
+    assert "verify: equal" in program.says("--verify")
 
 
 # -- a card that fails ------------------------------------------------------------------------

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 from torch import nn
-from typer.testing import CliRunner
 
 import torch2fpga
-from torch2fpga import cli
+from tests.cli import program
 from torch2fpga.boards import U55C, U280
 from torch2fpga.errors import CompileError, InputError
 from torch2fpga.hub import ModelSpecError
@@ -312,7 +311,7 @@ def test_refusals_say_what_is_allowed(config: Any, options: Any, error: type, me
 
 
 def run(*arguments: object) -> Any:
-    return CliRunner().invoke(cli.app, ["estimate", *map(str, arguments)], env={"COLUMNS": "200"})
+    return program.run("estimate", *arguments)
 
 
 def test_the_verb(tmp_path: Path) -> None:

@@ -35,7 +35,12 @@ KERNEL_FLAGS = ("-DT2F_SIM", "-march=native")
 
 
 def emulated_environment(
-    project: str | Path, *, faults: str = "", log: str | Path | None = None, timed: bool = False
+    project: str | Path,
+    *,
+    faults: str = "",
+    log: str | Path | None = None,
+    timed: bool = False,
+    lock: str | Path | None = None,
 ) -> dict[str, str]:
     """The environment in which a host program of the project finds the emulated card.
 
@@ -45,6 +50,8 @@ def emulated_environment(
         log: file that the card appends a JSON object a line to.
         timed: the timed build computes, and its cycles go to the log; starts of all kernels go through it
             together.
+        lock: file that stands for the card: of processes that are given the same one, one at a time can open
+            kernels for itself alone. Without it every process has a card of its own.
     Returns:
         The variables of this process and those of the emulated card.
     Raises:
@@ -63,6 +70,8 @@ def emulated_environment(
         values["T2F_CARD_FAULTS"] = faults
     if log is not None:
         values["T2F_CARD_LOG"] = str(Path(log).resolve())
+    if lock is not None:
+        values["T2F_CARD_LOCK"] = str(Path(lock).resolve())
     if timed:
         values["T2F_CARD_TIMED"] = str(_timed_library(root))
         values["T2F_CARD_TIMED_SETTINGS"] = str(_present(root / FOLDER / "timed.txt"))

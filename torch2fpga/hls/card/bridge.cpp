@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "bridge.hpp"
 
+#include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <iostream>
+#include <system_error>
 
 namespace t2f_card {
 
@@ -69,6 +73,21 @@ void Bridge::reset(const char *why) {
   ++generation;
   banks_.clear();
   connected_.clear();
+}
+
+void Bridge::claim(const std::string &kernel) {
+  const std::string path = setting("T2F_CARD_LOCK");
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (path.empty() || lock_ >= 0) return;
+  const int file = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (file < 0) throw std::system_error(errno, std::generic_category(), "T2F_CARD_LOCK: " + path);
+  if (flock(file, LOCK_EX | LOCK_NB) == 0) {
+    lock_ = file;
+    return;
+  }
+  const int why = errno == EWOULDBLOCK ? EBUSY : errno;
+  close(file);
+  throw std::system_error(why, std::generic_category(), "exclusive access to kernel " + kernel);
 }
 
 void Bridge::start(const std::shared_ptr<Launch> &launch) {

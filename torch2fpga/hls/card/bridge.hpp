@@ -99,6 +99,9 @@ class Bridge {
   void reset(const char *why);  // all kernels, memory and what the host made of it are gone
   void start(const std::shared_ptr<Launch> &launch);
   void loaded(const axlf *xclbin);
+  // Takes the card for this process until it ends, where T2F_CARD_LOCK names a file that processes share.
+  // Throws std::system_error (EBUSY) where another one has it.
+  void claim(const std::string &kernel);
   // Throws where the device was lost, or the object is of before.
   void check(std::uint64_t generation, const char *what) const;
   void check_open(const char *what) const;
@@ -126,6 +129,7 @@ class Bridge {
   std::vector<Bank> banks_;
   std::multimap<std::string, unsigned> connected_;  // argument -> bank
   std::uint64_t allocations_ = 0;
+  int lock_ = -1;  // stays open as long as the process lives
 };
 
 }  // namespace t2f_card

@@ -135,6 +135,7 @@ kernel::kernel(const xrt::device &device, const xrt::uuid &id, const std::string
   real<void(kernel *, const xrt::device &, const xrt::uuid &, const std::string &, cu_access_mode)>(
       "_ZN3xrt6kernelC1ERKNS_6deviceERKNS_4uuidERKNSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEENS0_"
       "14cu_access_modeE")(this, device, id, name, mode);
+  if (mode == cu_access_mode::exclusive) bridge.claim(name);
   auto info = describe(*this, name);
   const std::lock_guard<std::mutex> lock(bridge.mutex);
   bridge.kernels.add(handle, std::move(info));
