@@ -7,6 +7,7 @@ The project is that of examples/speaker (W8A8). Its host program generates a tex
 library and the emulated card, one launch a token, while every kind of fault is injected at many points of
 the text: each start of a kernel, each transfer, each allocation. A run must end by itself within a few
 time-outs, and either give the tokens that it gives without a fault, or say what is wrong and exit with 1.
+The same project with checksums has bits of the card's memory flipped while a text is generated.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class Kind:
         faults: of each point, for ``T2F_CARD_FAULTS``.
         options: of the host program.
         good: outcomes that are right.
+        texts: what the program must say at each point; nothing: any text.
     """
 
     key: str
@@ -60,6 +62,7 @@ class Kind:
     options: tuple[str, ...]
     good: tuple[str, ...]
     note: str = ""
+    texts: tuple[str, ...] = ()
 
 
 def kinds(kernels: list[str], ports: list[Mapping[str, Any]]) -> list[Kind]:
@@ -98,6 +101,26 @@ def kinds(kernels: list[str], ports: list[Mapping[str, Any]]) -> list[Kind]:
     ]  # fmt: skip
 
 
+def memory_kinds(ports: list[Mapping[str, Any]]) -> list[Kind]:
+    """Bits that change on the card, at every launch of the text and in every image that is added up."""
+    images = [p for p in ports if p["role"] in ("weights", "params")]
+    faults, texts = [], []
+    for n in range(max(POINTS, TOKENS, len(images))):
+        port, launch = images[n % len(images)], n % TOKENS + 1
+        bit = n * 977 % (8 * port["bytes"])
+        faults.append(f"corrupt-memory:{port['argument']}@launch={launch}:bit={bit}")
+        texts.append(
+            f"launch {launch}, turn 1: kernel {port['kernel']} read other bytes from {port['argument']} than "
+            f"{port['file']} holds"
+        )
+    title, points = "checksums: a bit flips in the card's memory", tuple(faults)
+    note = f"all {len(images)} images of weights and parameters; the port and the launch are named"
+    return [
+        Kind("memory", title, points, (), ("said",), note, tuple(texts)),
+        Kind("memory_recover", f"{title}, --recover", points, ("--recover",), ("same tokens",)),
+    ]
+
+
 @dataclass
 class Host:
     """The host program of a project, and what it gives without faults."""
@@ -134,8 +157,10 @@ def inject(host: Host, kind: Kind, results: Results, console: Console) -> None:
     found: dict[str, int] = {}
     longest = 0.0
     with progress_bar(console) as bar:
-        for fault in bar.track(kind.faults, description=kind.title):
+        for n, fault in enumerate(bar.track(kind.faults, description=kind.title)):
             outcome, took, said = host.run(fault, *kind.options)
+            if outcome == "said" and kind.texts and kind.texts[n] not in said:
+                outcome = "said something else"
             longest = max(longest, took)
             found[outcome] = found.get(outcome, 0) + 1
             if outcome not in kind.good:
@@ -147,8 +172,13 @@ def inject(host: Host, kind: Kind, results: Results, console: Console) -> None:
                 ("==", len(kind.faults)), note=note)  # fmt: skip
 
 
-def overhead(host: Host, results: Results) -> None:
-    """Own time of the host program a token, one launch a token and as many as compiled for."""
+def overhead(host: Host, results: Results, before: str = "", name: str = "host program") -> None:
+    """Own time of the host program a token, one launch a token and as many as compiled for.
+
+    Args:
+        before: in front of the keys of the figures.
+        name: of the program in their titles.
+    """
     cases = {
         "each": ("one launch a token", ("--tokens-per-launch", "1"), 1.0),
         "whole": ("one launch a text", (), 1 / TOKENS),
@@ -171,11 +201,12 @@ def overhead(host: Host, results: Results) -> None:
             f"calls; {found['tokens']:,} tokens"
         )
         results.add(
-            f"overhead_{key}", f"host program, {title}: own time a token",
+            f"{before}overhead_{key}", f"{name}, {title}: own time a token",
             round(found["host_us_per_token"] - emulation, 3), "us", ("<=", MOST_US), note=note,
         )  # fmt: skip
         launches = found["launches"] / found["tokens"]
-        results.add(f"launches_{key}", f"host program, {title}: launches a token", launches, "", ("<=", most))
+        results.add(f"{before}launches_{key}", f"{name}, {title}: launches a token", launches, "",
+                    ("<=", most))  # fmt: skip
 
 
 def _calls_ns(log: Path, launches: int) -> int:
@@ -192,10 +223,8 @@ def _calls_ns(log: Path, launches: int) -> int:
     return int(last[-1] - last[-1 - launches])
 
 
-def main() -> int:
-    parser = arguments(__doc__)
-    given = parser.parse_args()
-    console, results = Console(), Results("card")
+def prepared(project: Path, checksums: bool) -> Host:
+    """The project of examples/speaker in that folder, its program, and the tokens that are right."""
     from examples import speaker
 
     small = speaker.load()
@@ -203,24 +232,39 @@ def main() -> int:
     documents = [speaker.encode(small.tokenizer, d.text)[:64] for d in speaker.held_out()[:8]]
     prompt = torch.tensor([text])
     compiled = torch2fpga.compile(
-        small.model, {"input_ids": prompt}, generate=True, max_length=64,
+        small.model, {"input_ids": prompt}, generate=True, max_length=64, checksums=checksums,
         calibration=[{"input_ids": torch.tensor([d])} for d in documents],
     )  # fmt: skip
+    compiled.write(project)
+    wanted = compiled.generate(prompt, max_new_tokens=TOKENS)[0, len(text) :].tolist()
+    return Host(project, host_program(project), ",".join(map(str, text)), wanted)
+
+
+def no_fault(host: Host, results: Results, key: str, title: str) -> None:
+    """The tokens of an undisturbed run."""
+    outcome, took, said = host.run("")
+    results.add(
+        key, f"{title} that differ from generate's", 0 if outcome == "same tokens" else TOKENS, "",
+        ("==", 0), note=f"{TOKENS} tokens, {took:.1f} s with loading {said}".strip(),
+    )  # fmt: skip
+
+
+def main() -> int:
+    parser = arguments(__doc__)
+    given = parser.parse_args()
+    console, results = Console(), Results("card")
     with tempfile.TemporaryDirectory(prefix="t2f_card_") as folder:
-        project = Path(folder) / "project"
-        compiled.write(project)
-        host = Host(project, host_program(project), ",".join(map(str, text)),
-                    compiled.generate(prompt, max_new_tokens=TOKENS)[0, len(text):].tolist())  # fmt: skip
-        outcome, took, said = host.run("")
-        results.add(
-            "no_fault", "tokens of the host program on the emulated card that differ from generate's",
-            0 if outcome == "same tokens" else TOKENS, "", ("==", 0),
-            note=f"{TOKENS} tokens, {took:.1f} s with loading {said}".strip(),
-        )  # fmt: skip
-        data = read_manifest(project)
+        host = prepared(Path(folder) / "project", checksums=False)
+        no_fault(host, results, "no_fault", "tokens of the host program on the emulated card")
+        data = read_manifest(host.folder)
         for kind in kinds([k["name"] for k in data["kernels"]], data["ports"]):
             inject(host, kind, results, console)
         overhead(host, results)
+        host = prepared(Path(folder) / "summed", checksums=True)
+        no_fault(host, results, "sums_no_fault", "checksums: tokens of the host program")
+        for kind in memory_kinds(read_manifest(host.folder)["ports"]):
+            inject(host, kind, results, console)
+        overhead(host, results, "sums_", "checksums, host program")
     return results.finish(console, given.json)
 
 

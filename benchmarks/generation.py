@@ -26,9 +26,13 @@ from rich.console import Console
 
 import torch2fpga
 from benchmarks.common import Results
+from torch2fpga.boards import Board
 from torch2fpga.compiler import wanted_plan
+from torch2fpga.design import Design
 from torch2fpga.plan.outline import outlined
+from torch2fpga.plan.resources import design_cost
 from torch2fpga.plan.summary import summarise
+from torch2fpga.plan.sums import add_sums
 from torch2fpga.plan.traffic import bytes_moved, model_bytes
 from torch2fpga.runtime.generation import follow, request, verify_generation
 from torch2fpga.simulate.launch import Launch
@@ -53,6 +57,7 @@ class Case:
         context: tokens that the last one looks back on, itself included.
         aim: tokens a second.
         step_seconds: most that the timed run of a step may take here, without its build.
+        checksums: measure what they cost.
     """
 
     key: str
@@ -62,6 +67,7 @@ class Case:
     context: int
     aim: float
     step_seconds: float | None = None
+    checksums: bool = False
 
 
 GPT2_MEDIUM = ("GPT2Config", {"n_layer": 24, "n_embd": 1024, "n_head": 16})
@@ -85,7 +91,7 @@ LLAMA_7B = (
     },
 )  # fmt: skip
 CASES = (
-    Case("gpt2m_w4_128", "GPT-2 medium, W4A8, context 128", GPT2_MEDIUM, "w4a8", 128, 1000.0, 10.0),
+    Case("gpt2m_w4_128", "GPT-2 medium, W4A8, context 128", GPT2_MEDIUM, "w4a8", 128, 1000.0, 10.0, True),
     Case("gpt2m_w4_1024", "GPT-2 medium, W4A8, context 1,024", GPT2_MEDIUM, "w4a8", 1024, 800.0, 10.0),
     Case("gpt2m_w8_128", "GPT-2 medium, W8A8, context 128", GPT2_MEDIUM, "w8a8", 128, 500.0, 10.0),
     Case("llama1b_w4_1024", "Llama-3.2-1B, W4A8, context 1,024", LLAMA_1B, "w4a8", 1024, 280.0),
@@ -137,6 +143,22 @@ def timed(case: Case, results: Results, console: Console) -> None:
                 ("==", 0), "timed", "beside cache, ids and the embedding row of the token")  # fmt: skip
     results.add(f"{case.key}_seconds", f"{case.title}: plan, build and time", round(seconds, 1), "s",
                 note="on this machine, without weights")  # fmt: skip
+    if case.checksums:
+        checksums(case, design, board, launch, report.cycles, results)
+
+
+def checksums(
+    case: Case, design: Design, board: Board, launch: Launch, cycles: int, results: Results
+) -> None:
+    """What it costs that kernels add up the weights and parameters that they read."""
+    with_sums = add_sums(design)
+    late = time_design(with_sums, board, launch).cycles - cycles
+    luts = [sum(cost.lut for cost in design_cost(d, board).values()) for d in (design, with_sums)]
+    note = (
+        f"{late:,} cycles more a launch of {launch.turns} tokens; {luts[1] - luts[0]:,} LUTs more (modelled)"
+    )
+    results.add(f"{case.key}_checksums", f"{case.title}: time that checksums cost",
+                round(100 * late / cycles, 3), "%", ("<=", 1.0), "timed", note)  # fmt: skip
 
 
 def exact(results: Results, console: Console) -> None:

@@ -142,6 +142,7 @@ def compile(
     clock_mhz: float | None = None,
     lanes: int = 16,
     tile: int | None = None,
+    checksums: bool = False,
     generate: bool = False,
     max_length: int | None = None,
     work: str | Path | None = None,
@@ -166,6 +167,8 @@ def compile(
         clock_mhz: kernel clock to plan with (the board's if not given).
         lanes, tile: channels a token (8 or 16), and rows that share a pass over the weights (chosen
             if not given).
+        checksums: kernels add up the weights and parameters that they read, and write the sums beside every
+            result; the host program compares them (docs/host-program.md).
         generate: the model is a causal language model that generates text: ``compiled.generate(...)``. Its
             keys and values are cached, the next token is chosen and fed back on the device, and the tokens
             of the example are the most that one launch takes of a prompt. Example and calibration are token
@@ -184,7 +187,13 @@ def compile(
     """
     with working(work, progress) as say:
         wanted = wanted_plan(
-            plan, board=board, objective=objective, budget=budget, clock_mhz=clock_mhz, tile=tile
+            plan,
+            board=board,
+            objective=objective,
+            budget=budget,
+            clock_mhz=clock_mhz,
+            tile=tile,
+            checksums=checksums,
         )
         table = board_at(wanted.board, wanted.clock_mhz)
         weights = weight_format(precision, lanes)
@@ -251,15 +260,19 @@ def weight_format(precision: str, lanes: int) -> WeightFormat:
     return found
 
 
-def wanted_plan(plan: Plan | Mapping[str, Any] | str | Path | None, **head: Any) -> Plan:
-    """What is asked for: the plan's own values go before the other arguments."""
-    if isinstance(plan, Plan):
-        return plan
+def wanted_plan(
+    plan: Plan | Mapping[str, Any] | str | Path | None, checksums: bool = False, **head: Any
+) -> Plan:
+    """What is asked for: the plan's own values go before the other arguments, but checksums that are asked
+    for are there whatever the plan says."""
     said = {key: value for key, value in head.items() if value is not None}
-    if plan is None or plan == "simple":
-        return load_plan(said)
-    values = plan if isinstance(plan, Mapping) else plan_values(plan)
-    return load_plan({**said, **values})
+    if isinstance(plan, Plan):
+        found = plan
+    elif plan is None or plan == "simple":
+        found = load_plan(said)
+    else:
+        found = load_plan({**said, **(plan if isinstance(plan, Mapping) else plan_values(plan))})
+    return replace(found, checksums=True) if checksums else found
 
 
 def design_name(model: nn.Module) -> str:

@@ -398,6 +398,8 @@ class Port:
         config: members of its C++ configuration struct.
         awaits: stream with a token that the process awaits each turn before it reads.
         reports: stream that gets a token each turn when all of it is written.
+        sums: stream that gets the sum of what was read each turn; of a port of results, the streams whose
+            sums its process writes beside them (``sums.hpp``).
     """
 
     name: str
@@ -411,19 +413,21 @@ class Port:
     config: Mapping[str, Any] = field(default_factory=dict)
     awaits: str = ""
     reports: str = ""
+    sums: tuple[str, ...] = ()
 
     @property
     def takes(self) -> tuple[str, ...]:
         """Streams that its process reads."""
         ids = (str(self.config["ids"]),) if "ids" in self.config else ()
         awaited = (self.awaits,) if self.awaits else ()
-        return (*(self.streams if self.direction == "write" else ()), *ids, *awaited)
+        written = (*self.streams, *self.sums) if self.direction == "write" else ()
+        return (*written, *ids, *awaited)
 
     @property
     def gives(self) -> tuple[str, ...]:
         """Streams that its process writes."""
         return (
-            *(self.streams if self.direction == "read" else ()),
+            *((*self.streams, *self.sums) if self.direction == "read" else ()),
             *((self.reports,) if self.reports else ()),
         )
 
@@ -438,6 +442,7 @@ class Kernel:
         slr: super logic region.
         parameters: link that brings its stages' parameters; None where it reads them itself, or
             where no stage has any.
+        parameters_sum: stream that gets the sum of the parameters that it reads, with checksums.
     """
 
     name: str
@@ -446,6 +451,7 @@ class Kernel:
     axis_out: tuple[str, ...]
     slr: int
     parameters: str | None = None
+    parameters_sum: str | None = None
 
 
 @dataclass(frozen=True)
@@ -494,6 +500,7 @@ class Design:
                 if s.params
             }
         found |= {k.parameters: PARAMETER_READER for k in self.kernels if k.parameters}
+        found |= {k.parameters_sum: PARAMETER_READER for k in self.kernels if k.parameters_sum}
         for port in self.ports:
             found.update(dict.fromkeys(port.gives, port.name))
         return found

@@ -33,7 +33,7 @@ from torch2fpga.verifier import verify_design
 if TYPE_CHECKING:
     from torch2fpga.runtime.card import CardModel
 
-FORMAT = 3
+FORMAT = 4
 MODEL, TENSORS = "model.json", "constants.safetensors"
 
 
@@ -82,7 +82,9 @@ def _stream(entry: Mapping[str, Any]) -> Stream:
 
 def _port(entry: Mapping[str, Any]) -> Port:
     config = {k: tuple(v) if isinstance(v, list) else v for k, v in entry["config"].items()}
-    return Port(**{**entry, "streams": tuple(entry["streams"]), "config": config})
+    return Port(
+        **{**entry, "streams": tuple(entry["streams"]), "sums": tuple(entry["sums"]), "config": config}
+    )
 
 
 def _kernel(entry: Mapping[str, Any]) -> Kernel:

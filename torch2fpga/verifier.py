@@ -23,6 +23,7 @@ def verify_design(design: Design) -> None:
     uses_out += [s.params for s in design.stages if s.params]  # by a parameter process
     links = [k.parameters for k in design.kernels if k.parameters]  # between two of them
     uses_out += links
+    uses_out += [k.parameters_sum for k in design.kernels if k.parameters_sum]
     uses_in = [i for s in design.stages for i in (*s.inputs, *([s.params] if s.params else []))]
     uses_in += [x for p in design.ports for x in p.takes] + links
     writers, readers = design.writers(), design.readers()

@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from tests.card.cards import ABORT, COMPLETED, TIMEOUT, Card, driver
+from torch2fpga.simulate.card import emulated_environment
 
 pytestmark = [pytest.mark.xrt, pytest.mark.gxx]
 
@@ -81,6 +82,75 @@ def test_a_bit_that_the_transfer_does_not_have(plain: Card) -> None:
     assert "this transfer has 64 bytes" in answers.refused()[0]
 
 
+def test_a_bit_of_the_card_s_memory_flips_when_a_launch_begins(plain: Card) -> None:
+    (kernel,) = plain.kernels
+    port = next(p for p in plain.manifest["ports"] if p["role"] == "weights")
+    name, content = port["argument"], (plain.folder / port["file"]).read_bytes()
+    bit = 8 * (len(content) // 2) + 6
+    fault = f"corrupt-memory:{name}@launch=2:bit={bit}"
+    saved = [f"from {name}", f"save {name} {plain.work / 'weights'}"]
+    begun = [*plain.opened(), *plain.filled(), *plain.launched(), *plain.fetched()]
+
+    answers = plain.run([*begun, *saved], fault)  # one launch: nothing yet
+    assert not answers.refused() and not answers.events("fault")
+    assert plain.differing() == [] and (plain.work / "weights").read_bytes() == content
+
+    answers = plain.run([*begun, *plain.launched(), *plain.fetched(), *saved], fault)
+    assert not answers.refused()
+    (event,) = answers.events("fault")
+    assert (event["fault"], event["kernel"], event["launch"]) == (fault, kernel, 2)
+    assert plain.differing() != []
+    flipped = bytearray(content)
+    flipped[bit // 8] ^= 1 << (bit % 8)
+    assert (plain.work / "weights").read_bytes() == flipped  # and nothing else
+
+    # It stays so for the next launch, until the host writes it.
+    assert not plain.run([*begun, *plain.launched(), *plain.launched(), *plain.fetched()], fault).refused()
+    assert plain.differing() != []
+    again = [f"fill {name} {plain.folder / port['file']}", f"to {name}", *plain.launched()]
+    assert not plain.run([*begun, *plain.launched(), *again, *plain.fetched()], fault).refused()
+    assert plain.differing() == []
+
+
+@pytest.mark.hf
+def test_the_launch_is_that_of_the_argument_s_kernel(generating: Card) -> None:
+    """Kernels are started one by one; both bits of one launch."""
+    port = next(p for p in generating.manifest["ports"] if p["role"] == "params")
+    name = port["argument"]
+    faults = f"corrupt-memory:{name}@launch=1;corrupt-memory:{name}@launch=1:bit=9"
+    saved = [f"from {name}", f"save {name} {generating.work / 'params'}"]
+    lines = [*generating.opened(), *generating.filled(), *generating.launched(), *saved]
+    answers = generating.run(lines, faults)
+    assert [e["fault"] for e in answers.events("fault")] == faults.split(";")
+    assert {e["kernel"] for e in answers.events("fault")} == {port["kernel"]}
+    content = bytearray((generating.folder / port["file"]).read_bytes())
+    content[0] ^= 1
+    content[1] ^= 2
+    assert (generating.work / "params").read_bytes() == content
+
+
+def test_the_memory_of_the_timed_build_flips_too(plain: Card) -> None:
+    environment = emulated_environment(plain.folder, log=plain.work / "log", timed=True)
+    timed = Card(plain.folder, plain.work, environment, plain.manifest)
+    name = next(p["argument"] for p in plain.manifest["ports"] if p["role"] == "weights")
+    lines = [*timed.opened(), *timed.filled(), *timed.launched(), *timed.fetched()]
+    assert not timed.run(lines).refused() and timed.differing() == []
+    answers = timed.run(lines, f"corrupt-memory:{name}@launch=1:bit=6")
+    assert len(answers.events("fault")) == 1 and len(answers.events("timed")) == 1
+    assert timed.differing() != []
+
+
+def test_a_bit_that_the_memory_does_not_have(plain: Card) -> None:
+    (kernel,) = plain.kernels
+    port = next(p for p in plain.manifest["ports"] if p["role"] == "weights")
+    lines = [*plain.opened(), *plain.filled(), f"start {kernel}"]
+    size = -(-port["bytes"] // 64) * 64
+    answers = plain.run(lines, f"corrupt-memory:{port['argument']}@launch=1:bit={8 * size}")
+    (text,) = answers.refused()
+    assert f"this buffer has {size} bytes" in text and f"bit={8 * size}" in text
+    assert not plain.run(lines, "corrupt-memory:no_such_argument@launch=1").events("fault")
+
+
 def test_an_allocation_fails(plain: Card) -> None:
     answers = plain.run([*plain.opened(), "bo a 64 9", "bo b 64 9", "bo b 64 9"], "alloc@n=2")
     assert [a for asked, a in answers.lines if asked.startswith("bo")][::2] == ["ok ", "ok "]
@@ -127,6 +197,10 @@ def test_objects_of_before_a_reset_are_refused(plain: Card) -> None:
         ("hang@launch=-1", '"-1" is no whole number'),
         ("alloc:x@n=1", "alloc takes no name"),
         ("hang:@launch=1", 'no name behind ":"'),
+        ("corrupt-memory@launch=1", "corrupt-memory takes the name of an argument"),
+        ("corrupt-memory:x@sync=1", '"sync" is not for corrupt-memory, which counts "launch"'),
+        ("corrupt-memory:x@launch=1:ms=3", '"ms" is not for corrupt-memory'),
+        ("hang@launch=1:bit=3", '"bit" is not for hang'),
         ("timeout@launch=1:ms=1s", '"1s" is no whole number'),
         ("corrupt-read@sync=1:ms=4", '"ms" is not for corrupt-read'),
         ("hang@launch=1;what@n=2;reset@launch=x", '"what@n=2": unknown kind'),

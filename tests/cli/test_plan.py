@@ -32,13 +32,18 @@ def test_a_saved_plan_can_be_edited_and_given_back(tmp_path: Path) -> None:
     edited = replace(plan, arrays={**plan.arrays, name: wanted}, slr={}).save(tmp_path / "edited.toml")
     result = run(
         "compile", "examples.encoder:factory", "--plan", edited, "--clock", 200, "--out", tmp_path / "p",
-        "--save", tmp_path / "s", "--save-plan", tmp_path / "last.toml",
+        "--save", tmp_path / "s", "--save-plan", tmp_path / "last.toml", "--checksums",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "not synthesised" in result.stdout and "SLR0-SLR1: " in result.stdout
     last = load_plan(tmp_path / "last.toml")
     assert last == torch2fpga.load(tmp_path / "s").origin.plan
     assert (last.arrays[name], last.tile, last.clock_mhz) == (wanted, 2, 200)  # an option goes first
+    assert last.checksums and not plan.checksums
+    manifest = json.loads((tmp_path / "p" / "manifest.json").read_text())
+    assert manifest["checksums"]["port"] in {port["argument"] for port in manifest["ports"]}
+    refused = run("plan", tmp_path / "s", "--checksums")
+    assert (refused.exit_code, "--checksums can no longer" in refused.stderr) == (1, True)
     assert str(torch2fpga.load(tmp_path / "s").plan) in result.stdout
 
 

@@ -268,8 +268,11 @@ def test_only_our_own_folder_is_replaced(tmp_path: Path) -> None:
     foreign.mkdir()
     write_project(model, foreign)  # an empty folder may be taken
     (foreign / "kernels" / "stale.cpp").write_text("old")
+    (foreign / "build" / "hw").mkdir(parents=True)
+    (foreign / "build" / "hw" / "link.xclbin").write_text("took a night")
     write_project(model, foreign)
     assert not (foreign / "kernels" / "stale.cpp").exists()
+    assert (foreign / "build" / "hw" / "link.xclbin").read_text() == "took a night"
     (foreign / "manifest.json").write_text('{"name": "of somebody else"}')
     before = content(foreign)
     with pytest.raises(CompileError, match="not empty and holds no project of torch2fpga"):
@@ -292,6 +295,8 @@ def test_an_interrupted_write_leaves_nothing(
     if existing:
         write_project(compiled("mlp2d"), target)
         (target / "mine").write_text("kept")
+        (target / "build").mkdir()
+        (target / "build" / "mine").write_text("kept")
     before = content(tmp_path)
     plain, count = writer._write, iter(range(100))
 
@@ -310,11 +315,14 @@ def test_an_interrupted_write_leaves_nothing(
 def test_a_failed_exchange_puts_the_old_project_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "project"
     write_project(compiled("mlp2d"), target)
-    (target / "mine").write_text("kept")
+    (target / "build").mkdir()
+    for name in ("mine", "build/mine"):
+        (target / name).write_text("kept")
     before, rename = content(tmp_path), Path.rename
 
     def failing(self: Path, to: Path) -> Path:
-        if ".new-" in self.name:
+        if ".new-" in self.name:  # what was built is in it by now
+            assert (self / "build" / "mine").exists()
             raise OSError(5, "Input/output error")
         return rename(self, to)
 

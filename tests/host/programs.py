@@ -12,6 +12,7 @@ from pathlib import Path
 
 from torch2fpga.compiled import CompiledModel
 from torch2fpga.host.build import host_program
+from torch2fpga.simulate.card import emulated_environment
 
 FAULTS = Path(__file__).parent / "faults.cpp"
 
@@ -54,6 +55,11 @@ class Program:
         """The same program on a copy of its project, to break."""
         shutil.copytree(self.folder, to)
         return replace(self, folder=to)
+
+
+def on_card(program: Program, faults: str = "") -> Program:
+    """The program with an emulated card instead of the driver that computes nothing."""
+    return replace(program, environment=emulated_environment(program.folder, faults=faults))
 
 
 def faults_library(to: Path) -> Path:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.host.programs import Program
+from tests.host.programs import Program, on_card
 from tests.runtime.generation_samples import new, text
 from torch2fpga.compiled import CompiledModel
 from torch2fpga.emit.golden import example_inputs
@@ -22,11 +22,6 @@ from torch2fpga.simulate.card import emulated_environment
 pytestmark = [pytest.mark.xrt, pytest.mark.gxx, pytest.mark.hf]
 PROMPT = text(17)  # three launches of at most 7 rows
 IDS = ",".join(str(i) for i in PROMPT[0].tolist())
-
-
-def on_card(program: Program, faults: str = "") -> Program:
-    """The program with an emulated card instead of the driver that computes nothing."""
-    return replace(program, environment=emulated_environment(program.folder, faults=faults))
 
 
 @pytest.fixture(scope="module")

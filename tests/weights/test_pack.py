@@ -36,7 +36,7 @@ GENERATE: dict[str, Any] = {"generate": True, "max_length": LENGTH}
 #: kind, precision, options, shards, type of the weights, names in the checkpoint
 CASES: list[tuple[str, str, dict[str, Any], int, torch.dtype, Callable[[str], str]]] = [
     ("gpt2", "w8a8", GENERATE, 0, torch.float32, str),
-    ("llama", "w4a8", GENERATE, 3, torch.bfloat16, str),
+    ("llama", "w4a8", {**GENERATE, "checksums": True}, 3, torch.bfloat16, str),
     ("llama_tied", "w8a8", GENERATE, 3, torch.float32, lambda name: name.removeprefix("model.")),
     ("gpt2", "w4a8", {"tile": 2, "budget": 0.5}, 3, torch.bfloat16, str),
     ("bert", "w8a8", {"plan": "simple", "objective": "throughput"}, 0, torch.float16, str),

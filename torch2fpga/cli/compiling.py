@@ -34,7 +34,17 @@ from torch2fpga.cli.common import (
 )
 from torch2fpga.cli.generating import verify_texts
 from torch2fpga.cli.planning import save_plan, show_plan
-from torch2fpga.cli.wishes import Budget, Goal, PlanBoard, PlanClock, PlanFile, SavePlan, Tile, Wishes
+from torch2fpga.cli.wishes import (
+    Budget,
+    Checksums,
+    Goal,
+    PlanBoard,
+    PlanClock,
+    PlanFile,
+    SavePlan,
+    Tile,
+    Wishes,
+)
 from torch2fpga.timing import options, show
 
 if TYPE_CHECKING:
@@ -78,6 +88,7 @@ def compile_command(
     budget: Budget = None,
     clock: PlanClock = None,
     tile: Tile = None,
+    checksums: Checksums = False,
     calibration: Calibration = None,
     inputs: Inputs = None,
     generate: Generate = False,
@@ -94,7 +105,7 @@ def compile_command(
     if fifo_loss is not None and not shrink:
         raise typer.BadParameter("only --shrink-fifos loses cycles", param_hint="--fifo-loss")
     with typed_errors():
-        wishes = Wishes(plan, board, objective, budget, clock, tile)
+        wishes = Wishes(plan, board, objective, budget, clock, tile, checksums)
         loaded = load(model, seq, batch, inputs, max_length)
         target = writable(out_dir or Path("build") / loaded.name)
         text = {"generate": generate, "max_length": max_length}
@@ -170,6 +181,7 @@ def verify_command(
     budget: Budget = None,
     clock: PlanClock = None,
     tile: Tile = None,
+    checksums: Checksums = False,
     calibration: Calibration = None,
     inputs: Inputs = None,
     generate: Generate = False,
@@ -193,7 +205,7 @@ def verify_command(
     """
     with typed_errors():
         loaded = load(model, seq, batch, inputs, max_length)
-        wishes = Wishes(plan, board, objective, budget, clock, tile)
+        wishes = Wishes(plan, board, objective, budget, clock, tile, checksums)
         rows: list[Any] = [loaded.example]
         if sentences is not None:
             rows = loaded.encode(read_sentences(sentences))
@@ -222,12 +234,13 @@ def report_command(
     budget: Budget = None,
     clock: PlanClock = None,
     tile: Tile = None,
+    checksums: Checksums = False,
     calibration: Calibration = None,
     inputs: Inputs = None,
 ) -> None:
     """Compile MODEL and write one self-contained HTML page: stages, shapes, resources, accuracy."""
     with typed_errors():
-        wishes = Wishes(plan, board, objective, budget, clock, tile)
+        wishes = Wishes(plan, board, objective, budget, clock, tile, checksums)
         loaded = load(model, seq, batch, inputs)
         target = writable(out_file or Path("build") / f"{loaded.name}.html")
         compiled = compile_loaded(loaded, wishes, precision, calibration)

@@ -32,7 +32,7 @@ from torch2fpga.cli.common import (
     typed_errors,
     writable,
 )
-from torch2fpga.cli.wishes import Budget, Goal, PlanBoard, PlanClock, PlanFile, Tile, Wishes
+from torch2fpga.cli.wishes import Budget, Checksums, Goal, PlanBoard, PlanClock, PlanFile, Tile, Wishes
 from torch2fpga.timing import options
 
 if TYPE_CHECKING:
@@ -329,6 +329,7 @@ def generate_command(
     budget: Budget = None,
     clock: PlanClock = None,
     tile: Tile = None,
+    checksums: Checksums = False,
     calibration: Calibration = None,
 ) -> None:
     """See ``HELP``."""
@@ -339,7 +340,7 @@ def generate_command(
 
         target = writable(json_file) if json_file is not None else None
         words = tokenizer_at(tokenizer) if tokenizer is not None else None
-        wishes = Wishes(plan, board, objective, budget, clock, tile)
+        wishes = Wishes(plan, board, objective, budget, clock, tile, checksums)
         choices = {"seq": seq, "max-length": max_length, "calibration": calibration, "clock": clock}
         compiled = saved_model(model, {**choices, "precision": precision, **wishes.options()})
         source: Any = None

@@ -29,7 +29,17 @@ from torch2fpga.cli.common import (
     warnings_as_lines,
     writable,
 )
-from torch2fpga.cli.wishes import Budget, Goal, PlanBoard, PlanClock, PlanFile, SavePlan, Tile, Wishes
+from torch2fpga.cli.wishes import (
+    Budget,
+    Checksums,
+    Goal,
+    PlanBoard,
+    PlanClock,
+    PlanFile,
+    SavePlan,
+    Tile,
+    Wishes,
+)
 from torch2fpga.timing import options
 
 if TYPE_CHECKING:
@@ -127,6 +137,7 @@ def plan_command(
     budget: Budget = None,
     clock: PlanClock = None,
     tile: Tile = None,
+    checksums: Checksums = False,
     calibration: Calibration = None,
     inputs: Inputs = None,
     generate: Generate = False,
@@ -147,7 +158,7 @@ def plan_command(
 ) -> None:
     """See ``HELP``."""
     with typed_errors():
-        wishes = Wishes(plan, board, objective, budget, clock, tile)
+        wishes = Wishes(plan, board, objective, budget, clock, tile, checksums)
         if write is not None and not is_configuration(model):
             raise _not_a_configuration(model)
         chosen = {

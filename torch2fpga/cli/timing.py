@@ -21,7 +21,7 @@ from torch2fpga.cli.common import (
     typed_errors,
     writable,
 )
-from torch2fpga.cli.wishes import Budget, Goal, PlanBoard, PlanFile, Tile, Wishes
+from torch2fpga.cli.wishes import Budget, Checksums, Goal, PlanBoard, PlanFile, Tile, Wishes
 from torch2fpga.timing import options, show
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def time_command(
     objective: Goal = None,
     budget: Budget = None,
     tile: Tile = None,
+    checksums: Checksums = False,
     calibration: Calibration = None,
     inputs: Inputs = None,
 ) -> None:
@@ -86,7 +87,7 @@ def time_command(
 
         files = {"json": json_file, "trace": trace_file, "report": page}
         targets = {kind: writable(path) for kind, path in files.items() if path is not None}
-        wishes = Wishes(plan, board, objective, budget, None, tile)
+        wishes = Wishes(plan, board, objective, budget, None, tile, checksums)
         compiled, seq, batch = _compiled(model, seq, batch, inputs, wishes, precision, calibration)
         given = random_inputs(compiled, batch, seq)
         with phases(err) as progress:

@@ -88,6 +88,14 @@ Tile = Annotated[
         show_default=False,
     ),
 ]
+Checksums = Annotated[
+    bool,
+    typer.Option(
+        "--checksums",
+        help="Kernels add up the weights that they read and write the sums beside every result, for the host "
+        "program to compare: memory of the card that changes is seen (docs/host-program.md).",
+    ),
+]
 SavePlan = Annotated[
     Path | None,
     typer.Option(
@@ -112,6 +120,7 @@ class Wishes:
     budget: float | None = None
     clock_mhz: float | None = None
     tile: int | None = None
+    checksums: bool = False
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of ``torch2fpga.compile``.
@@ -125,6 +134,7 @@ class Wishes:
             "budget": self.budget,
             "clock_mhz": self.clock_mhz,
             "tile": self.tile,
+            "checksums": self.checksums or None,
         }
         given = {name: value for name, value in said.items() if value is not None}
         if self.plan is None or self.plan == SIMPLE:
@@ -143,4 +153,5 @@ class Wishes:
             "objective": self.objective,
             "budget": self.budget,
             "tile": self.tile,
+            "checksums": self.checksums or None,
         }

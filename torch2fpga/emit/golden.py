@@ -17,7 +17,8 @@ from torch import Tensor
 from torch2fpga.design import Design, Port, Stream, ceil_div
 from torch2fpga.emit.golden_turns import TURNS, GoldenTurns
 from torch2fpga.emit.images import image_of
-from torch2fpga.emit.ports import all_ports
+from torch2fpga.emit.ports import SUMS, all_ports
+from torch2fpga.emit.sums import launch_sums, result_port, summed
 from torch2fpga.lower.plumbing import ForkStage, PackStage, RelayStage
 from torch2fpga.plan.share import dealt_sums
 from torch2fpga.runtime.host import InputSpec
@@ -171,7 +172,7 @@ def golden_run(compiled: CompiledModel) -> Golden:
         if port.role in ("ids", "mask", "rows"):
             buffer = interface.buffer(port.binding, port.role, quantised, design)
             files[golden_path(port.name)] = buffer.tobytes()
-        elif port.write:
+        elif port.write and port.role != SUMS:
             files[golden_path(port.name)] = _packed(trace, port.binding, design)
     words: dict[str, str] = {}
     for access in design.ports:
@@ -181,6 +182,7 @@ def golden_run(compiled: CompiledModel) -> Golden:
             words[name] = golden_path(name if access.role == "table" else access.name)
             if access.role == "table":
                 files[words[name]] = _gathered(compiled, access, quantised, batch, seq)
+    files |= _sums(compiled, Launch(batch, seq))
     return Golden(batch, seq, files, sources, words)
 
 
@@ -210,7 +212,18 @@ def _generation(compiled: CompiledModel, quantised: Mapping[str, Tensor]) -> Gol
             else:
                 files[words[name]] = made.words(port)
     launch = made.launch
+    files |= _sums(compiled, launch)
     return Golden(launch.batch, launch.seq, files, sources, words, launch.turns)
+
+
+def _sums(compiled: CompiledModel, launch: Launch) -> dict[str, bytes]:
+    """The file of the sums of what a launch reads; none without checksums."""
+    design = compiled.design
+    if result_port(design) is None:
+        return {}
+    read = [(k, p) for k, p in all_ports(design) if summed(design, k, p)["place"] >= 0]
+    images = {port.name: image_of(compiled, kernel, port) for kernel, port in read}
+    return {golden_path(SUMS): launch_sums(design, images, launch)}
 
 
 def _gathered(

@@ -13,6 +13,7 @@ from torch2fpga.emit.golden import Golden, golden_path
 from torch2fpga.emit.kernel import render, scalars
 from torch2fpga.emit.link import channels
 from torch2fpga.emit.ports import KernelPort, all_ports, kernel_ports, port_bytes, shares
+from torch2fpga.emit.sums import result_port, sum_stride, summed
 from torch2fpga.emit.testbench import weights_path
 from torch2fpga.emit.turns import LAUNCH
 from torch2fpga.lower.rows import rows_needed
@@ -48,6 +49,7 @@ def host_files(
         inputs=[p.name for p in ports if p.role in ("ids", "mask", "rows", "settings")],
         outputs=[p.name for p in ports if p.role in ("output", "tokens")],
         golden=golden,
+        checksums=result_port(compiled.design) is not None,
     )
     return found
 
@@ -99,6 +101,7 @@ def design_source(
         ports=lines,
         generation=generation,
         golden=Launch(golden.batch, golden.seq, 0, golden.turns),
+        sums={"port": first.get("sums", -1), "stride": sum_stride(design)},
     )
 
 
@@ -141,6 +144,7 @@ def _port(
         "one_row": one_row,
         "entries": _entries(compiled, port),
         "golden": _golden(design, golden, port, sums),
+        "sum": summed(design, kernel, port),
     }
 
 

@@ -21,6 +21,7 @@ from torch2fpga.design import (
 from torch2fpga.emit.caches import caches_call, caches_process, written_here
 from torch2fpga.emit.layout import Call, listed
 from torch2fpga.emit.ports import (
+    SUMS,
     all_ports,
     bundle,
     kernel_ports,
@@ -184,6 +185,8 @@ def port_call(port: Port) -> Call:
         arguments = (stream, port.name, *rows)
     else:
         arguments = (port.name, stream, *rows)
+    if port.sums:
+        arguments = (*arguments, *((SUMS,) if port.direction == "write" else ()), *port.sums)
     return Call(port.name, function, arguments)
 
 
@@ -233,6 +236,7 @@ def kernel_streams(design: Design, kernel: Kernel) -> list[Stream]:
     for port in design.ports:
         if port.kernel == kernel.name:
             used.update(dict.fromkeys((*port.gives, *port.takes)))
+    used.update(dict.fromkeys([kernel.parameters_sum] if kernel.parameters_sum else []))
     for name in kernel.stages:
         stage = design.stage(name)
         used.update(dict.fromkeys((*stage.inputs, *([stage.params] if stage.params else []), *stage.outputs)))
@@ -272,7 +276,8 @@ def _calls(design: Design, kernel: Kernel) -> list[Call]:
     targets = list(dict.fromkeys(stream for _, stream in parameter_targets(design, kernel)))
     if targets:
         name, source = _parameter_source(kernel)
-        calls.append(Call(name, name, (source, *targets)))
+        summed = [kernel.parameters_sum] if kernel.parameters_sum else []
+        calls.append(Call(name, name, (source, *targets, *summed)))
     waiting = [p for p in reads if made & set(p.takes)]
     done: set[str] = set()
     for name in kernel.stages:
@@ -318,6 +323,8 @@ def _parameter_process(design: Design, kernel: Kernel) -> dict[str, Any] | None:
     name, _ = _parameter_source(kernel)
     linked = kernel.parameters is not None
     source = "hls::stream<t2f::word> &words" if linked else "const t2f::word *memory"
+    if kernel.parameters_sum:
+        streams.append(f"hls::stream<int32_t> &{kernel.parameters_sum}")
     found["word"] = "words.read()" if linked else "T2F_MEMORY(memory, i)"
     found["head"] = listed(f"static void {name}", [source, *streams], " {")
     return found
@@ -383,10 +390,8 @@ def functional_source(design: Design) -> str:
         values = []
         for p in kernel_ports(design, kernel):
             i = index[kernel.name, p.name]
-            kind = "int32_t" if p.role == "ids" else "t2f::word"
-            given = f"input<{kind}>(buffers, {i})"
-            kind = "int32_t" if p.role == "tokens" else "t2f::word"
-            values.append(f"static_cast<{kind} *>(results[{i}])" if p.write else given)
+            given = f"input<{p.element}>(buffers, {i})"
+            values.append(f"static_cast<{p.element} *>(results[{i}])" if p.write else given)
         call = [*values, *kernel.axis_in, *kernel.axis_out, *scalars(design, kernel)]
         kernels.append({"name": kernel.name, "call": listed(kernel.name, call, ";", 4)})
     items = [{"name": s.name, "type": s.cpp_type(lanes), "depth": s.depth} for s in links(design)]

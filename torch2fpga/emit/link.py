@@ -8,20 +8,21 @@ from collections.abc import Mapping
 from torch2fpga.boards import Board
 from torch2fpga.design import Design, Estimate, Kernel
 from torch2fpga.emit.kernel import render
-from torch2fpga.emit.ports import KernelPort, all_ports, links, masters, port_bytes, shares
+from torch2fpga.emit.ports import KernelPort, all_ports, beside, links, masters, port_bytes, shares
 from torch2fpga.errors import CompileError
 from torch2fpga.plan.wires import wire_problems
 
 #: roles of ports in the order in which they choose a channel: what moves most bytes first
 ROLE_ORDER = (
-    "weights", "cache", "params", "table", "rows", "mask", "ids", "settings", "output", "tokens",
+    "weights", "cache", "params", "table", "rows", "mask", "ids", "settings", "output", "tokens", "sums",
 )  # fmt: skip
 
 
 def channels(
     design: Design, board: Board, plan: Mapping[str, int] | None = None
 ) -> dict[tuple[str, str], int]:
-    """(kernel, argument) -> HBM pseudo-channel, never two ports on one but for those of one cache.
+    """(kernel, argument) -> HBM pseudo-channel, never two ports on one but for those of one cache, and for
+    sums and the results beside them.
 
     Ports that the plan does not name take the lowest channels that are left: weights first, those of
     one SLR's stages side by side. The channels of a column lie beside each other (HBM[0] to HBM[15] at
@@ -42,7 +43,7 @@ def channels(
                 f"port {port.name} of kernel {kernel.name} needs {port_bytes(port):,} bytes, "
                 f"a memory channel of the {board.name} holds {board.hbm_bytes:,}"
             )
-    same = {p.name: reader.name for _, p in ports for _, reader in ports if shares(p, reader)}
+    same = {a.name: b.name for _, a in ports for _, b in ports if shares(a, b) or beside(a, b)}
     if masters(design) > board.masters:
         problems.append(f"{masters(design)} AXI masters, the {board.name} has {board.masters}")
     if len(ports) - len(same) > board.hbm_channels:

@@ -17,6 +17,7 @@ from torch2fpga.emit.golden import SEED, Golden
 from torch2fpga.emit.images import CONSTANT_ROLES
 from torch2fpga.emit.link import channels, stream_ends
 from torch2fpga.emit.ports import KernelPort, kernel_ports, port_bytes
+from torch2fpga.emit.sums import sums_shape
 from torch2fpga.emit.testbench import weights_path
 from torch2fpga.errors import WeightsError
 from torch2fpga.runtime.host import InputSpec, Interface, OutputItem
@@ -109,6 +110,7 @@ def manifest(
         "inputs": [_input(spec, design) for spec in compiled.interface.inputs],
         "outputs": [_output(item, golden is not None) for item in compiled.interface.outputs],
         **_generation(compiled, golden is not None),
+        **sums_shape(design),
         "stages": _stages(design),
         **({"golden": _golden(golden, design)} if golden is not None else {}),
     }

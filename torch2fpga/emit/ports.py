@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from torch2fpga.design import Design, Kernel, Port, Stage, Stream
+from torch2fpga.design import Design, Kernel, Port, Stage, Stream, ceil_div
 from torch2fpga.emit.caches import BUNDLE, written_here
 
 
@@ -21,13 +21,31 @@ class KernelPort:
     role: str
     binding: str
 
+    @property
+    def element(self) -> str:
+        """C++ type of what lies in memory."""
+        return self.ctype.removeprefix("const ").removesuffix(" *")
+
+    @property
+    def width(self) -> int:
+        """Bytes of an element."""
+        return 4 if self.element == "int32_t" else 64
+
+
+#: name and role of the argument that the sums of a launch are written to, beside its results
+SUMS = "sums"
+
 
 def kernel_ports(design: Design, kernel: Kernel) -> list[KernelPort]:
-    """Memory arguments of a kernel in order, the shared parameter port last."""
+    """Memory arguments of a kernel in order: those of its ports, sums, parameters."""
+    ports = [p for p in design.ports if p.kernel == kernel.name]
     found = [
-        KernelPort(p.name, _pointer(p), p.direction == "write", _depth(p), p.role, p.binding)
-        for p in design.ports
-        if p.kernel == kernel.name
+        KernelPort(p.name, _pointer(p), p.direction == "write", _depth(p), p.role, p.binding) for p in ports
+    ]
+    found += [
+        KernelPort(SUMS, _pointer(p), True, _sum_words(p, design), SUMS, p.name)
+        for p in ports
+        if p.sums and p.direction == "write"
     ]
     words = parameter_word_count(design, kernel)
     if words:
@@ -37,11 +55,13 @@ def kernel_ports(design: Design, kernel: Kernel) -> list[KernelPort]:
 
 def port_bytes(port: KernelPort) -> int:
     """Bytes of a port's buffer at the compiled maximum."""
-    return port.words * (4 if port.role in ("ids", "tokens") else 64)
+    return port.words * port.width
 
 
 def bundle(port: KernelPort) -> str:
-    """Master of a port: its own, or the one that writes all caches."""
+    """Master of a port: its own, the one that writes all caches, or that of the results beside sums."""
+    if port.role == SUMS:
+        return f"gmem_{port.binding}"
     return BUNDLE if port.role == "cache" and port.write else f"gmem_{port.name}"
 
 
@@ -50,9 +70,9 @@ def masters(design: Design) -> int:
     if not design.kernels:
         caches = sum(written_here(p) for p in design.ports)
         return len(design.ports) - caches + (1 if caches else 0)
-    ports = [(kernel.name, bundle(port)) for kernel, port in all_ports(design)]
-    shared = {p for p in ports if p[1] == BUNDLE}
-    return sum(p not in shared for p in ports) + len(shared)
+    ports = [(kernel.name, port) for kernel, port in all_ports(design) if port.role != SUMS]
+    shared = {name for name, port in ports if bundle(port) == BUNDLE}
+    return sum(bundle(port) != BUNDLE for _, port in ports) + len(shared)
 
 
 def _pointer(port: Port) -> str:
@@ -62,6 +82,12 @@ def _pointer(port: Port) -> str:
 
 def _depth(port: Port) -> int:
     return port.words * 16 if port.role == "ids" else port.words
+
+
+def _sum_words(port: Port, design: Design) -> int:
+    """Elements that the sums of a launch take beside results: one each, or sixteen of them in a word."""
+    count = len(port.sums)
+    return design.turns * count if port.role == "tokens" else ceil_div(count, 16)
 
 
 def parameter_words_of(stage: Stage, design: Design) -> int:
@@ -122,6 +148,11 @@ def all_ports(design: Design) -> list[tuple[Kernel, KernelPort]]:
 def links(design: Design) -> list[Stream]:
     """AXI streams between kernels, by name."""
     return sorted((s for s in design.streams.values() if s.link), key=lambda s: s.name)
+
+
+def beside(port: KernelPort, other: KernelPort) -> bool:
+    """Are they sums and the results that come from the same master?"""
+    return port.role == SUMS and other.write and port.binding == other.name
 
 
 def shares(writer: KernelPort, reader: KernelPort) -> bool:

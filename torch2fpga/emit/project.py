@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 __all__ = ["Project", "build_project", "load_images", "project_files", "read_manifest", "write_project"]
 
 Progress = Callable[[str, float], None]
+#: folder in a project that is the tools', not ours
+BUILT = "build"
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ def write_project(compiled: CompiledModel, path: Path, progress: Progress | None
     """Write the project; the folder appears whole or not at all.
 
     Everything goes into a new folder beside ``path``, which then takes its name. A folder that
-    holds a project of torch2fpga is replaced as a whole; any other non-empty folder is left alone.
+    holds a project of torch2fpga is replaced, but for ``build/``; any other non-empty folder is left alone.
 
     Args:
         progress: called with a phase's name and the fraction done.
@@ -245,7 +247,10 @@ def _beside(target: Path, what: str) -> Iterator[Path]:
 
 
 def _take_place(fresh: Path, target: Path) -> None:
-    """Give the new folder the target's name; what was there goes only once that has worked."""
+    """Give the new folder the target's name; what was there goes only once that has worked.
+
+    What the vendor's tools built stays: a build goes on by the digests of what its steps read.
+    """
     if not target.exists():
         fresh.rename(target)
         return
@@ -253,7 +258,11 @@ def _take_place(fresh: Path, target: Path) -> None:
         old = aside / target.name
         target.rename(old)
         try:
+            if os.path.lexists(old / BUILT):
+                (old / BUILT).rename(fresh / BUILT)
             fresh.rename(target)
         except BaseException:
+            if os.path.lexists(fresh / BUILT):
+                (fresh / BUILT).rename(old / BUILT)
             old.rename(target)
             raise

@@ -30,7 +30,7 @@ std::string advice(const char *name) {
 }
 
 // SHA-256 of what comes in pieces; whole blocks are hashed where they lie.
-class Sum {
+class Digest {
  public:
   void add(const unsigned char *data, std::size_t bytes) {
     total_ += bytes;
@@ -71,6 +71,10 @@ class Sum {
 
 std::size_t launch_bytes(const Port &port, const Numbers &numbers) {
   if (port.role == Role::tokens) return static_cast<std::size_t>(numbers.turns) * 4;
+  if (port.role == Role::sums) {
+    const int turns = design().generation.turns > 0 ? numbers.turns : 1;
+    return static_cast<std::size_t>(turns) * static_cast<std::size_t>(design().sum_stride) * 4;
+  }
   if (port.row_bytes == 0) return port.bytes;
   const std::size_t unit = static_cast<std::size_t>(port.unit);
   const std::size_t rows = port.one_row ? 1 : static_cast<std::size_t>(numbers.seq);
@@ -128,17 +132,17 @@ std::string Project::take(const char *name, std::size_t bytes, const char *sha25
            std::to_string(bytes) + (found < bytes ? ": it is cut off" : "");
   }
   Bytes piece(to == nullptr ? std::size_t(1) << 20 : 0);
-  Sum sum;
+  Digest digest;
   for (std::size_t done = 0; done < bytes;) {
     const std::size_t step = std::min(std::size_t(1) << 20, bytes - done);
     unsigned char *where = to == nullptr ? piece.data() : to + done;
     if (std::fread(where, 1, step, file.get()) != step) {
       return std::string(name) + " cannot be read to its end";
     }
-    sum.add(where, step);
+    digest.add(where, step);
     done += step;
   }
-  const std::string digits = sum.digits();
+  const std::string digits = digest.digits();
   if (digits == sha256) return "";
   return std::string(name) + " has SHA-256 " + digits + ", expected " + sha256 +
          ": it belongs to another model or is damaged";

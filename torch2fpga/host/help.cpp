@@ -10,7 +10,8 @@ namespace {
 
 const char *role_name(Role role) {
   static const char *const names[] = {"weights", "table",    "params", "ids",    "mask",
-                                      "rows",    "settings", "cache",  "output", "tokens"};
+                                      "rows",    "settings", "cache",  "output", "tokens",
+                                      "sums"};
   return names[static_cast<int>(role)];
 }
 

@@ -24,6 +24,10 @@ void Pipeline::send(Memory &memory, const Numbers &numbers) {
       const Port &port = design().ports[i];
       if (is_input(port)) memory[i].to_device(launch_bytes(port, numbers));
     }
+    // Behind a launch that runs this costs no time: every launch must write its own sums.
+    clear_sums(memory, numbers);
+  } catch (const DeviceError &) {
+    throw;
   } catch (const std::exception &error) {
     throw DeviceError(std::string("transfer of inputs: ") + error.what());
   }
@@ -37,6 +41,15 @@ void Pipeline::fetch(Memory &memory, const Numbers &numbers) {
     }
   } catch (const std::exception &error) {
     throw DeviceError(std::string("transfer of outputs: ") + error.what());
+  }
+  check_sums(memory, numbers, ++fetched_);
+}
+
+void Pipeline::settle(Launcher &launcher) {
+  try {
+    launcher.wait();
+  } catch (const DeviceError &) {
+    // What went wrong first is what is told.
   }
 }
 
@@ -65,7 +78,12 @@ void Pipeline::run(const Numbers &numbers, const std::function<bool(std::size_t)
       waiting->start(numbers);
       begin = Clock::now();
     }
-    fetch(*memory, numbers);
+    try {
+      fetch(*memory, numbers);
+    } catch (const DeviceError &) {
+      if (again) settle(*waiting);
+      throw;
+    }
     drain(i, *memory);
     if (!again) return;
     std::swap(memory, next);

@@ -31,12 +31,16 @@ class Pipeline {
 
  private:
   void send(Memory &memory, const Numbers &numbers);
+  // Launches are counted for what is said of them.
   void fetch(Memory &memory, const Numbers &numbers);
+  // Waits for what still runs where something else went wrong: its memory is given back then.
+  static void settle(Launcher &launcher);
 
   Memory &memory_;
   Memory other_;
   Launcher first_;
   Launcher second_;
+  std::int64_t fetched_ = 0;  // launches
 };
 
 // Sequences and rows of a launch: as asked for, or the largest.

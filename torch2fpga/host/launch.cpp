@@ -53,6 +53,7 @@ Memory::Memory(const Card &card, const Project &project) {
   check_banks(card);
   const std::vector<Port> &ports = design().ports;
   buffers_.resize(ports.size());
+  added_.resize(ports.size());
   for (std::size_t i = 0; i < ports.size(); ++i) {
     if (ports[i].shares < 0) buffers_[i] = card.allocate(i);
   }
@@ -79,15 +80,18 @@ Memory::Memory(const Card &card, const Project &project) {
   }
 }
 
-Memory::Memory(const Card &card, const Memory &other) : buffers_(other.buffers_) {
+Memory::Memory(const Card &card, const Memory &other) : buffers_(other.buffers_), added_(other.added_) {
   for (std::size_t i = 0; i < buffers_.size(); ++i) {
     const Port &port = design().ports[i];
-    if (is_input(port) || is_output(port)) buffers_[i] = card.allocate(i);
+    if (is_input(port) || is_result(port)) buffers_[i] = card.allocate(i);
   }
 }
 
 void Memory::load_image(std::size_t port) {
   Buffer &buffer = buffers_[port];
+  const Sum &of = design().ports[port].sum;
+  // The bytes are those whose SHA-256 was checked: they were not on the device yet.
+  if (of.place >= 0) added_[port] = add_up(of, buffer.data, buffer.bytes);
   const std::uint64_t sum = quick_sum(buffer.data, buffer.bytes);
   buffer.to_device();
   buffer.from_device();

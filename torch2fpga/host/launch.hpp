@@ -11,6 +11,7 @@
 
 #include "card.hpp"
 #include "files.hpp"
+#include "sums.hpp"
 #include "tables.hpp"
 #include "watchdog.hpp"
 
@@ -26,12 +27,15 @@ class Memory {
   // DeviceError.
   Memory(const Card &card, const Project &project);
 
-  // Images and caches of another memory, inputs and outputs of its own: for the next launch.
+  // Images and caches of another memory, inputs and results of its own: for the next launch.
   Memory(const Card &card, const Memory &other);
 
   Buffer &operator[](std::size_t port) { return buffers_[port]; }
   const Buffer &operator[](std::size_t port) const { return buffers_[port]; }
   std::size_t size() const { return buffers_.size(); }
+
+  // What an image adds up to, by the bytes that were loaded; nothing where kernels add none up.
+  const Added &added(std::size_t port) const { return added_[port]; }
 
   // Bytes on the device, a shared buffer counted once.
   std::size_t bytes() const;
@@ -43,6 +47,7 @@ class Memory {
   void clear_caches();
 
   std::vector<Buffer> buffers_;
+  std::vector<Added> added_;
 };
 
 // Runs of all kernels; they are made once, and a launch sets again only the numbers that changed.

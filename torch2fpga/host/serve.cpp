@@ -71,6 +71,7 @@ void run(Memory &memory, Launcher &launcher, const Numbers &numbers) {
     const Port &port = design().ports[i];
     if (is_input(port)) memory[i].to_device(launch_bytes(port, numbers));
   }
+  clear_sums(memory, numbers);
   launcher.start(numbers);
   launcher.wait();
   Bytes room;
@@ -85,6 +86,7 @@ void run(Memory &memory, Launcher &launcher, const Numbers &numbers) {
     }
     sizes += " " + std::to_string(launch_bytes(port, numbers));
   }
+  check_sums(memory, numbers, launcher.launches());
   std::printf("%s\n", sizes.c_str());
   for (std::size_t i = 0; i < memory.size(); ++i) {
     const Port &port = design().ports[i];

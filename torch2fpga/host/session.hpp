@@ -39,6 +39,7 @@ class Session {
   int past() const { return past_; }
 
  private:
+  Memory &memory_;
   Buffer &ids_;
   Buffer &settings_;
   Buffer &tokens_;

@@ -9,7 +9,7 @@
 namespace host {
 
 // What a memory port is for. The first three are images of the project.
-enum class Role { weights, table, params, ids, mask, rows, settings, cache, output, tokens };
+enum class Role { weights, table, params, ids, mask, rows, settings, cache, output, tokens, sums };
 
 // Numbers of a launch, in the order of Scalar::number.
 struct Numbers {
@@ -26,6 +26,14 @@ struct Golden {
   const char *sha256;
   std::size_t run;     // words that lie together (caches: a step's rows), 0: all of them
   std::size_t stride;  // words from the start of one run to that of the next one
+};
+
+// What a kernel adds up of an image while it reads it: each 64-byte word, its sixteen numbers folded by
+// exclusive or, modulo 2^32 - 1 (sums.hpp).
+struct Sum {
+  int place;               // in the numbers of a turn; -1: the kernel does not add this port up
+  std::size_t tile_words;  // the first words of the image, which are read again for every tile of rows
+  int tile;                // rows of a tile
 };
 
 struct Port {
@@ -46,6 +54,7 @@ struct Port {
   bool one_row;  // one row a sequence
   int entries;   // ids lie in [0, entries), 0: any value
   Golden golden;
+  Sum sum;
 };
 
 // An int argument that takes a number of the launch.
@@ -81,6 +90,8 @@ struct Design {
   std::vector<Port> ports;
   Generation generation;
   Numbers golden;
+  int sums;        // port of the sums that come with results, -1: there is none
+  int sum_stride;  // of a turn, in numbers of four bytes
 };
 
 const Design &design();
@@ -93,10 +104,12 @@ inline bool is_image(Role role) { return role <= Role::params; }
 inline bool is_input(const Port &port) {
   return !port.write && !is_image(port.role) && port.role != Role::cache;
 }
-// Does the host read it after each launch?
+// Is it what a user gets of each launch?
 inline bool is_output(const Port &port) {
   return port.role == Role::output || port.role == Role::tokens;
 }
+// Does the host read it after each launch?
+inline bool is_result(const Port &port) { return is_output(port) || port.role == Role::sums; }
 
 }  // namespace host
 

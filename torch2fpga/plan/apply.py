@@ -14,6 +14,7 @@ from torch2fpga.plan.partition import partition
 from torch2fpga.plan.plan import Plan
 from torch2fpga.plan.share import mark_shared, share_lanes
 from torch2fpga.plan.split import set_columns, set_keep, split_linear
+from torch2fpga.plan.sums import add_sums
 
 
 def apply_arrays(
@@ -51,4 +52,6 @@ def apply_plan(
     if plan.lanes:
         design = mark_shared(design, plan.lanes)
     design = share_lanes(size_fifos(partition(design, plan.slr, board=board), board))
+    if plan.checksums:
+        design = add_sums(design)
     return replace(design, channels=dict(plan.channels)), data

@@ -82,6 +82,7 @@ def outline(
     clock_mhz: float | None = None,
     lanes: int = 16,
     tile: int | None = None,
+    checksums: bool = False,
     generate: bool = False,
     max_length: int | None = None,
     progress: Progress | None = None,
@@ -106,7 +107,13 @@ def outline(
         CaptureError, CompileError, ModelSpecError: see their texts.
     """
     wanted = wanted_plan(
-        plan, board=board, objective=objective, budget=budget, clock_mhz=clock_mhz, tile=tile
+        plan,
+        board=board,
+        objective=objective,
+        budget=budget,
+        clock_mhz=clock_mhz,
+        tile=tile,
+        checksums=checksums,
     )
     planned, table = outlined(
         config, tokens, batch, wanted, simple=plan == "simple", precision=precision, lanes=lanes,

@@ -55,6 +55,7 @@ class Plan:
             0: layers have arrays of their own.
         caches: parts of the heads of attention, each with arrays and a cache of its own, where a model
             generates tokens; 0: as many as reading the cache takes.
+        checksums: sums of the weights and parameters that a launch read come with its results.
         arrays: by the stage's name before it is split into copies.
         ways: channels a cycle of the other stages, by name.
         slr: super logic region of every stage, by name (copies have names of their own).
@@ -70,6 +71,7 @@ class Plan:
     weights: str = ""
     lanes: int = 0
     caches: int = 0
+    checksums: bool = False
     arrays: Mapping[str, Array] = field(default_factory=dict)
     ways: Mapping[str, int] = field(default_factory=dict)
     slr: Mapping[str, int] = field(default_factory=dict)
@@ -87,6 +89,7 @@ class Plan:
             "weights",
             "lanes",
             "caches",
+            "checksums",
         )
         head = {k: getattr(self, k) for k in names}
         arrays = {name: _array_json(array) for name, array in self.arrays.items()}
@@ -154,6 +157,11 @@ class _Reader:
             return greatest
         return float(value)
 
+    def truth(self, where: str, value: Any) -> bool:
+        if not isinstance(value, bool):
+            self.problems.append(f"{where} is {value!r}; allowed is true or false")
+        return value is True
+
     def one_of(self, where: str, value: Any, allowed: tuple[Any, ...]) -> Any:
         if isinstance(value, bool) or value not in allowed:
             self.problems.append(f"{where} is {value!r}; allowed is one of {', '.join(map(repr, allowed))}")
@@ -202,6 +210,7 @@ def _parsed(document: Mapping[str, Any], where: str) -> Plan:
         weights=r.one_of("weights", top.get("weights", ""), ("", *KEEPS)),
         lanes=r.whole("lanes", top.get("lanes", 0), 0, board.masters),
         caches=r.whole("caches", top.get("caches", 0), 0, 16),
+        checksums=r.truth("checksums", top.get("checksums", False)),
         arrays=arrays,
         ways=ways,
         slr=slr,

@@ -68,7 +68,7 @@ def design_cost(design: Design, board: Board) -> dict[int, Estimate]:
         slr = at.get(name, board.memory_slr)
         found[slr] = found[slr] + cost
     home = board.memory_slr
-    found[home] = found[home] + ports_cost(board, masters(design))
+    found[home] = found[home] + ports_cost(board, masters(design)) + sums_cost(design)
     for crossing in crossings(design):
         registers = costs.register(crossing.wires, board.crossing_cycles)
         half = Estimate(ff=registers.ff // 2)
@@ -91,6 +91,16 @@ def ports_cost(board: Board, count: int) -> Estimate:
     """Cost of so many memory ports."""
     port = board.port
     return costs.times(count, Estimate(lut=port.lut, ff=port.ff, bram18=port.bram18))
+
+
+def sums_cost(design: Design) -> Estimate:
+    """Checksums: for every reader the exclusive or of the sixteen numbers in a word (three LUTs a bit) and
+    a sum of 64 bits, folded twice at the end, and where results are written the choice between their sums."""
+    count = max((len(p.sums) for p in design.ports if p.direction == "write"), default=0)
+    if count == 0:
+        return Estimate()
+    fold = costs.total(Estimate(lut=3 * 32), costs.register(32), costs.add(64), costs.add(33), costs.add(32))
+    return costs.total(costs.times(count, fold), costs.select(32, count))
 
 
 def shares(found: Mapping[int, Estimate], board: Board) -> list[Use]:

@@ -17,6 +17,7 @@ from typing import Any
 from torch2fpga.boards import Board
 from torch2fpga.design import Design, Estimate, Stage, nominal_depth
 from torch2fpga.emit.link import channels
+from torch2fpga.emit.ports import SUMS
 from torch2fpga.lower.attention import ScoresStage, ValuesStage
 from torch2fpga.lower.lanes import LaneStage
 from torch2fpga.lower.linear import MatmulStage
@@ -236,6 +237,8 @@ def macs_of(design: Design, stage: Stage) -> int:
 
 
 def _role(design: Design, name: str) -> str:
+    if name == SUMS:
+        return SUMS
     return next((p.role for p in design.ports if p.name == name), "params")
 
 

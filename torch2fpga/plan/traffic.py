@@ -5,7 +5,7 @@ writes of its buffer, as often as it does so. The timed run counts the same byte
 from __future__ import annotations
 
 from torch2fpga.design import Design, Port, ceil_div
-from torch2fpga.emit.ports import parameter_word_count
+from torch2fpga.emit.ports import SUMS, parameter_word_count
 from torch2fpga.lower.cache import CacheStage
 from torch2fpga.lower.linear import MatmulStage
 from torch2fpga.lower.linear4 import Int4MatmulStage
@@ -40,6 +40,10 @@ def bytes_moved(
         words = parameter_word_count(design, kernel)
         if words:
             found[kernel.name, "parameters"] = words * WORD * turns
+    for port in design.ports:
+        if port.sums and port.direction == "write":
+            one = len(port.sums) * ID
+            found[port.kernel, SUMS] = turns * one if design.turns else ceil_div(one, WORD) * WORD
     return found
 
 

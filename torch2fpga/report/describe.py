@@ -45,6 +45,7 @@ ROLES: dict[str, tuple[str, str]] = {
     "cache": ("C", "keys and values"),
     "settings": ("S", "sampling"),
     "tokens": ("N", "new tokens"),
+    "sums": ("+", "checksums"),
 }
 
 GROUPS = {"before": "before the layer loop", "loop": "layer loop", "after": "after the layer loop"}

@@ -149,7 +149,7 @@ def port_settings(design: Design, board: Board, clock_mhz: float) -> tuple[PortS
     options = dict(part.split("=") for part in READ_OPTIONS.split())
     found = []
     for i, (kernel, port) in enumerate(all_ports(design)):
-        width = 4 if port.role in ("ids", "tokens") else 64
+        width = port.width
         found.append(
             PortSetting(
                 f"{kernel.name}/{port.name}",

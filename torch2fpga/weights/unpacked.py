@@ -145,13 +145,20 @@ def unpacked(
     clock_mhz: float | None = None,
     lanes: int = 16,
     tile: int | None = None,
+    checksums: bool = False,
     generate: bool = False,
     max_length: int | None = None,
     progress: Progress | None = None,
 ) -> Unpacked:
     """The planned design of a configuration, to write its project; see ``emit_outline``."""
     wanted = wanted_plan(
-        plan, board=board, objective=objective, budget=budget, clock_mhz=clock_mhz, tile=tile
+        plan,
+        board=board,
+        objective=objective,
+        budget=budget,
+        clock_mhz=clock_mhz,
+        tile=tile,
+        checksums=checksums,
     )
     simple = plan == "simple"
     given, _ = read_config(config)

@@ -66,6 +66,7 @@ bool Engine::start(const std::shared_ptr<Launch> &launch) {
     const auto kernel = static_cast<std::size_t>(launch->kernel);
     const char *name = design_->kernels[launch->kernel].name;
     launch->count = ++counts_[kernel];
+    launch->flips = flips(*launch);
     if (const Fault *fault = faults_.start(name, launch->count)) {
       log_.write(
           Log::Line("fault").add("fault", fault->text).add("kernel", name).add("launch", launch->count));
@@ -78,6 +79,25 @@ bool Engine::start(const std::shared_ptr<Launch> &launch) {
   }
   work_.notify_one();
   return reset_now;
+}
+
+// What faults change in the launch's buffers.
+std::vector<Flip> Engine::flips(const Launch &launch) {
+  std::vector<Flip> found;
+  std::size_t buffer = 0;
+  const t2f_card_kernel &kernel = design_->kernels[launch.kernel];
+  for (int i = 0; i < kernel.count; ++i) {
+    if (kernel.arguments[i].kind != T2F_CARD_MEMORY) continue;
+    const t2f_card_memory &memory = launch.memory[buffer++];
+    for (const Fault *fault : faults_.memory(kernel.arguments[i].name, launch.count)) {
+      if (fault->bit / 8 >= memory.bytes) {
+        throw Refused("T2F_CARD_FAULTS: " + fault->text + ": this buffer has " +
+                      std::to_string(memory.bytes) + " bytes");
+      }
+      found.push_back({fault, static_cast<unsigned char *>(memory.data) + fault->bit / 8});
+    }
+  }
+  return found;
 }
 
 State Engine::state(const Launch &launch) {
@@ -234,8 +254,20 @@ void Engine::step(std::unique_lock<std::mutex> &lock) {
   collect(problem);
 }
 
+// Not when the host starts it: the launch before it may read the buffer then.
+void Engine::flip(const Launch &launch) {
+  for (const Flip &flip : launch.flips) {
+    *flip.byte = static_cast<unsigned char>(*flip.byte ^ (1U << (flip.fault->bit % 8)));
+    log_.write(Log::Line("fault")
+                   .add("fault", flip.fault->text)
+                   .add("kernel", design_->kernels[launch.kernel].name)
+                   .add("launch", launch.count));
+  }
+}
+
 void Engine::begin(Launch &launch) {
   launch.state = State::running;
+  flip(launch);
   if (failed_ || launch.hangs) return;
   if (card_ == nullptr) card_ = library_.make();
   const std::string problem =
@@ -252,6 +284,7 @@ void Engine::begin_timed(std::unique_lock<std::mutex> &lock) {
   for (auto &queue : queues_) {
     Launch &launch = *queue.front();
     launch.state = State::running;
+    flip(launch);
     auto given = launch.memory.begin();
     auto number = launch.numbers.begin();
     for (int i = 0; i < design_->kernels[launch.kernel].count; ++i) {

@@ -26,6 +26,12 @@ using Time = std::chrono::steady_clock;
 
 enum class State { queued, running, completed, error, aborted };
 
+// A bit of a buffer that changes when a launch begins.
+struct Flip {
+  const Fault *fault;
+  unsigned char *byte;
+};
+
 // One start of a kernel. Guarded by the engine's mutex once it was handed over.
 struct Launch {
   int kernel = 0;
@@ -33,6 +39,7 @@ struct Launch {
   std::vector<t2f_card_memory> memory;
   std::vector<std::shared_ptr<Region>> held;  // as long as the launch may use it
   std::vector<int> numbers;
+  std::vector<Flip> flips;
   State state = State::queued;
   bool hangs = false;
   bool given_up = false;  // a wait timed out, or it was aborted
@@ -64,7 +71,7 @@ class Engine {
   int kernel(const std::string &name) const;  // -1: none
 
   // Hands a launch over; a launch of the same kernel that still runs is waited for, as XRT's queue does.
-  // True: a fault resets the device now.
+  // True: a fault resets the device now. Throws Refused where a fault asks for a bit that is not there.
   bool start(const std::shared_ptr<Launch> &launch);
   State state(const Launch &launch);
   // True: it is over. False: the time (0: none) is; its state stays what it is.
@@ -81,6 +88,8 @@ class Engine {
   bool ready() const;
   bool complete_set() const;
   void step(std::unique_lock<std::mutex> &lock);
+  std::vector<Flip> flips(const Launch &launch);
+  void flip(const Launch &launch);
   void begin(Launch &launch);
   void begin_timed(std::unique_lock<std::mutex> &lock);
   void collect(const std::string &problem);

@@ -7,10 +7,13 @@
 //   reset[:KERNEL]@launch=N                  the device resets while the kernels run
 //   corrupt-read[:ARGUMENT]@sync=N[:bit=B]   bit B (0) flips on the way from the card to the host
 //   corrupt-weights[:ARGUMENT]@sync=N[:bit=B]  the same on the way to the card
+//   corrupt-memory:ARGUMENT@launch=N[:bit=B] bit B (0) of the buffer that the argument is set to flips in
+//                                            the card's memory, and stays so until it is written again
 //   alloc@n=N                                the N-th allocation fails
 //
-// N counts from 1: starts of that kernel, or of whichever kernel gets there first; transfers of the
-// buffers in the memory that the argument is connected to, or of all buffers. Each fault happens once.
+// N counts from 1: starts of that kernel (of the one with the argument), or of whichever kernel gets there
+// first; transfers of the buffers in the memory that the argument is connected to, or of all buffers. Each
+// fault happens once.
 #ifndef T2F_CARD_FAULTS_HPP
 #define T2F_CARD_FAULTS_HPP
 
@@ -64,6 +67,18 @@ class Faults {
     return nullptr;
   }
 
+  // The `count`-th start of a kernel with that memory argument: all that is to happen to its buffer.
+  std::vector<const Fault *> memory(const char *argument, std::uint64_t count) {
+    std::vector<const Fault *> found;
+    for (Fault &fault : faults_) {
+      if (fault.kind != "corrupt-memory" || fault.done) continue;
+      if (fault.target != argument || fault.at != count) continue;
+      fault.done = true;
+      found.push_back(&fault);
+    }
+    return found;
+  }
+
   // One more transfer of a buffer in `bank`; `banks` says where arguments are connected.
   const Fault *transfer(bool to_card, unsigned bank, const std::multimap<std::string, unsigned> &banks) {
     const Fault *found = nullptr;
@@ -107,8 +122,9 @@ class Faults {
 
   static Fault parse(const std::string &text) {
     static const std::map<std::string, std::string> counters = {
-        {"hang", "launch"},        {"timeout", "launch"},     {"reset", "launch"},
-        {"corrupt-read", "sync"},  {"corrupt-weights", "sync"}, {"alloc", "n"}};
+        {"hang", "launch"},       {"timeout", "launch"},       {"reset", "launch"},
+        {"corrupt-read", "sync"}, {"corrupt-weights", "sync"}, {"corrupt-memory", "launch"},
+        {"alloc", "n"}};
     Fault fault;
     fault.text = text;
     const auto split = text.find('@');
@@ -119,12 +135,17 @@ class Faults {
     const auto counter = counters.find(fault.kind);
     if (counter == counters.end()) {
       throw std::invalid_argument(
-          "unknown kind; there are hang, timeout, reset, corrupt-read, corrupt-weights, alloc");
+          "unknown kind; there are hang, timeout, reset, corrupt-read, corrupt-weights, corrupt-memory, "
+          "alloc");
     }
     if (colon != std::string::npos) {
       fault.target = head.substr(colon + 1);
       if (fault.kind == "alloc") throw std::invalid_argument("alloc takes no name");
       if (fault.target.empty()) throw std::invalid_argument("no name behind \":\"");
+    }
+    const bool flips = fault.kind.compare(0, 8, "corrupt-") == 0;
+    if (fault.kind == "corrupt-memory" && fault.target.empty()) {
+      throw std::invalid_argument("corrupt-memory takes the name of an argument");
     }
     std::istringstream rest(text.substr(split + 1));
     std::string part;
@@ -136,7 +157,7 @@ class Faults {
         fault.at = value;
       } else if (!first && key == "ms" && fault.kind == "timeout") {
         fault.ms = value;
-      } else if (!first && key == "bit" && counter->second == "sync") {
+      } else if (!first && key == "bit" && flips) {
         fault.bit = value;
       } else {
         throw std::invalid_argument("\"" + key + "\" is not for " + fault.kind + ", which counts \"" +

@@ -26,6 +26,7 @@
 #include "t2f/gather.hpp"
 #include "t2f/matmul.hpp"
 #include "t2f/matmul4.hpp"
+#include "t2f/sums.hpp"
 
 namespace t2f {
 
@@ -50,9 +51,10 @@ inline int rows_of_use(const use_place &at, int seq) {
 }
 
 // The words of a lane: those of a use again for each of its tiles.
-template <typename C>
-void read_lane_words(const word *memory, hls::stream<word> &out, int seq) {
+template <typename C, typename... Sum>
+void read_lane_words(const word *memory, hls::stream<word> &out, int seq, Sum &...sum) {
 #pragma HLS inline off
+  uint64_t sum_of_words = 0;
   const int tiles = ceil_div(seq, C::tile);
   const int total = tiles * (C::steps * C::step_words) + C::after_words;
   use_place use = {0, 0};
@@ -64,7 +66,9 @@ READ:
   for (int i = 0; i < total; ++i) {
 #pragma HLS loop_tripcount max = ceil_div(C::max_seq, C::tile) * C::steps * C::step_words + C::after_words
     T2F_PIPELINE(1);
-    out.write(T2F_MEMORY(memory, address));
+    const word w = T2F_MEMORY(memory, address);
+    add_word(sum_of_words, w, sum...);
+    out.write(w);
     if (left != 0) {
       --left;
       ++address;
@@ -80,6 +84,7 @@ READ:
       first = address;
     }
   }
+  give_sum(sum_of_words, sum...);
 }
 
 // The place of the next token of a use.

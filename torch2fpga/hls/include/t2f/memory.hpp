@@ -6,24 +6,30 @@
 #define T2F_MEMORY_HPP
 
 #include "t2f/core.hpp"
+#include "t2f/sums.hpp"
 
 namespace t2f {
 
 // C::steps * C::words words, in order, once per launch (weights kept on chip for a step).
-template <typename C>
-void read_words(const word *memory, hls::stream<word> &out) {
+template <typename C, typename... Sum>
+void read_words(const word *memory, hls::stream<word> &out, Sum &...sum) {
 #pragma HLS inline off
+  uint64_t total = 0;
 READ:
   for (int i = 0; i < C::steps * C::words; ++i) {
     T2F_PIPELINE(1);
-    out.write(T2F_MEMORY(memory, i));
+    const word w = T2F_MEMORY(memory, i);
+    add_word(total, w, sum...);
+    out.write(w);
   }
+  give_sum(total, sum...);
 }
 
 // The C::words words of a step again for every tile of rows (weights too large to keep).
-template <typename C>
-void read_words_per_tile(const word *memory, hls::stream<word> &out, int batch, int seq) {
+template <typename C, typename... Sum>
+void read_words_per_tile(const word *memory, hls::stream<word> &out, int batch, int seq, Sum &...sum) {
 #pragma HLS inline off
+  uint64_t total = 0;
 STEP:
   for (int step = 0; step < C::steps; ++step) {
   SEQUENCE:
@@ -36,11 +42,14 @@ STEP:
       READ:
         for (int i = 0; i < C::words; ++i) {
           T2F_PIPELINE(1);
-          out.write(T2F_MEMORY(memory, step * C::words + i));
+          const word w = T2F_MEMORY(memory, step * C::words + i);
+          add_word(total, w, sum...);
+          out.write(w);
         }
       }
     }
   }
+  give_sum(total, sum...);
 }
 
 // The words that hold the vectors of a launch (C::rows_per_vector is 1, or `lanes` for
@@ -59,8 +68,8 @@ READ:
 }
 
 template <typename C>
-void write_rows(hls::stream<word> &in, word *memory, int batch, int seq) {
-#pragma HLS inline off
+inline void write_all_rows(hls::stream<word> &in, word *memory, int batch, int seq) {
+#pragma HLS inline
   const int rows = rows_of(batch, ceil_div(seq, C::rows_per_vector));
   const int words = ceil_div(rows * C::blocks, C::vectors_per_word);
 WRITE:
@@ -70,6 +79,20 @@ WRITE:
     const word w = in.read();
     T2F_MEMORY(memory, i) = w;
   }
+}
+
+template <typename C>
+void write_rows(hls::stream<word> &in, word *memory, int batch, int seq) {
+#pragma HLS inline off
+  write_all_rows<C>(in, memory, batch, seq);
+}
+
+// Results, and the sums of what was read for them.
+template <typename C, typename... Sums>
+void write_rows(hls::stream<word> &in, word *memory, int batch, int seq, word *sums, Sums &...from) {
+#pragma HLS inline off
+  write_all_rows<C>(in, memory, batch, seq);
+  write_sum_words(sums, from...);
 }
 
 // Words to vectors.  C::value_t is the element type; elements are little-endian.

@@ -8,6 +8,7 @@
 #define T2F_TURNS_HPP
 
 #include "t2f/core.hpp"
+#include "t2f/sums.hpp"
 
 namespace t2f {
 
@@ -75,16 +76,29 @@ EXIT:
   }
 }
 
-// The tokens of a launch, in order.
-template <typename C>
-void write_tokens(hls::stream<int32_t> &tokens, int32_t *memory, int turn) {
-#pragma HLS inline off
+inline void write_token(hls::stream<int32_t> &tokens, int32_t *memory, int turn) {
+#pragma HLS inline
 WRITE:
   for (int i = 0; i < 1; ++i) {
     T2F_PIPELINE(1);
     const int32_t id = tokens.read();
     T2F_MEMORY(memory, turn) = id;
   }
+}
+
+// The tokens of a launch, in order.
+template <typename C>
+void write_tokens(hls::stream<int32_t> &tokens, int32_t *memory, int turn) {
+#pragma HLS inline off
+  write_token(tokens, memory, turn);
+}
+
+// Each with the sums of what was read for it.
+template <typename C, typename... Sums>
+void write_tokens(hls::stream<int32_t> &tokens, int32_t *memory, int turn, int32_t *sums, Sums &...from) {
+#pragma HLS inline off
+  write_token(tokens, memory, turn);
+  write_sums_of_turn(sums, turn, from...);
 }
 
 }  // namespace t2f
