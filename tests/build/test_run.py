@@ -60,7 +60,19 @@ def program(project: Path, box: fakes.Fakes, *arguments: str) -> subprocess.Pope
     """The command in a process of its own."""
     env = {**os.environ, **box.env, "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "torch2fpga.cli", "build", str(project), *arguments]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=_interruptible,
+    )
+
+
+def _interruptible() -> None:
+    """A shell that runs the tests in the background has its children ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for(what: Callable[[], bool], seconds: float = 30.0) -> None:

@@ -103,6 +103,9 @@ def test_launch_behind_launch_of_a_plain_model(
     slow = f"{faults}:{plain_card.environment['LD_PRELOAD']}"
     plain_card.says(*given, LD_PRELOAD=slow, T2F_FAULT="late-start")
     assert (tmp_path / "out").read_bytes() == wanted
+    # Launches are counted over both sets of buffers.
+    hung = on_card(plain_card, "hang@launch=3").fails(1, *given, "--timeout-ms", "500")
+    assert "launch 3 is not done after 500 ms" in hung
 
 
 # -- figures ----------------------------------------------------------------------------------

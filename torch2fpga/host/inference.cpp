@@ -64,7 +64,7 @@ void Pipeline::run(const Numbers &numbers, const std::function<bool(std::size_t)
   Launcher *waiting = &second_;
   fill(0, *memory);
   send(*memory, numbers);
-  launcher->start(numbers);
+  launcher->start(numbers, ++started_);
   Clock::time_point begin = Clock::now();
   for (std::size_t i = 0;; ++i) {
     const bool again = more(i + 1);
@@ -75,7 +75,7 @@ void Pipeline::run(const Numbers &numbers, const std::function<bool(std::size_t)
     launcher->wait();
     lasted(std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - begin).count());
     if (again) {
-      waiting->start(numbers);
+      waiting->start(numbers, ++started_);
       begin = Clock::now();
     }
     try {

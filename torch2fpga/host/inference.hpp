@@ -40,7 +40,8 @@ class Pipeline {
   Memory other_;
   Launcher first_;
   Launcher second_;
-  std::int64_t fetched_ = 0;  // launches
+  std::int64_t started_ = 0;  // launches
+  std::int64_t fetched_ = 0;
 };
 
 // Sequences and rows of a launch: as asked for, or the largest.

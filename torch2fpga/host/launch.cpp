@@ -136,7 +136,7 @@ Launcher::Launcher(const Card &card, const Memory &memory, Watchdog &watchdog, i
   }
 }
 
-void Launcher::start(const Numbers &numbers) {
+void Launcher::start(const Numbers &numbers, std::int64_t number) {
   const std::int32_t values[] = {numbers.batch, numbers.seq, numbers.past, numbers.turns};
   try {
     for (Slot &slot : slots_) {
@@ -146,7 +146,7 @@ void Launcher::start(const Numbers &numbers) {
       slot.value = value;
       slot.set = true;
     }
-    ++launches_;
+    launches_ = number > 0 ? number : launches_ + 1;
     // Any order is right, streams hold kernels back; the one with the memory ports comes last.
     for (std::size_t i = runs_.size(); i-- > 0;) runs_[i].start();
   } catch (const std::exception &error) {

@@ -55,8 +55,9 @@ class Launcher {
  public:
   Launcher(const Card &card, const Memory &memory, Watchdog &watchdog, int timeout_ms);
 
-  // Starts every kernel. Throws DeviceError.
-  void start(const Numbers &numbers);
+  // Starts every kernel. Throws DeviceError, with the number of the launch: `number`, where several
+  // launchers take turns, else that of this one's launches.
+  void start(const Numbers &numbers, std::int64_t number = 0);
 
   // Waits for every kernel. Throws DeviceError: kernels that are not done in time, or failed; all
   // are stopped then.
