@@ -279,6 +279,18 @@ def test_channel_map() -> None:
     assert "free" in texts(sides_of[0])
 
 
+def test_sums_lie_beside_the_results_that_are_shown() -> None:
+    _, design, report = sample()
+    last = report.channels[-1]
+    more = replace(
+        report, channels=(*report.channels, replace(last, port="sums", role="sums", moved=1 << 30))
+    )
+    for text in (render_channels(more, U280), render_floorplan(design, more, U280)):
+        shown = [title_of(e) for e in ElementTree.fromstring(text).iter()]
+        (title,) = [t for t in shown if t.startswith(f"HBM[{last.channel}]")]
+        assert last.port in title and "sums" not in title
+
+
 @pytest.mark.parametrize("board", [U280, U55C, U280_XDMA_201920])
 def test_channel_map_of_every_board(board: object) -> None:
     _, _, report = sample()

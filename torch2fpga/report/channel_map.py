@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch2fpga.boards import Board
+from torch2fpga.emit.ports import SUMS
 from torch2fpga.plan.summary import ChannelUse, PlanReport
 from torch2fpga.report.describe import ROLES, size_text
 from torch2fpga.report.figure import clipped, spread
@@ -30,6 +31,11 @@ def role_word(role: str) -> str:
     return ROLES.get(role, ("", role))[1]
 
 
+def used_channels(report: PlanReport) -> dict[int, ChannelUse]:
+    """Channel -> its port. Sums lie beside the results that they come with, which are what is shown."""
+    return {c.channel: c for c in report.channels if c.role != SUMS}
+
+
 def render_channels(report: PlanReport, board: Board) -> str:
     """The map as one SVG element with its own style (light and dark): a row a channel.
 
@@ -40,7 +46,7 @@ def render_channels(report: PlanReport, board: Board) -> str:
 
 
 def _view(report: PlanReport, board: Board) -> dict[str, Any]:
-    used = {c.channel: c for c in report.channels}
+    used = used_channels(report)
     most = max((c.moved for c in report.channels), default=0)
     columns = [
         {
@@ -51,7 +57,7 @@ def _view(report: PlanReport, board: Board) -> dict[str, Any]:
         for i, (title, numbers) in enumerate(_columns(board))
     ]
     longest = max((len(c["rows"]) for c in columns), default=0)
-    roles = list(dict.fromkeys(c.role for c in report.channels))
+    roles = list(dict.fromkeys(c.role for c in used.values()))
     places = spread([role_word(r) for r in roles])
     return {
         "width": number_text((COLUMN + GAP) * len(columns) - GAP),

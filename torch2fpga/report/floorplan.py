@@ -12,7 +12,7 @@ from torch2fpga.plan.plan import Array
 from torch2fpga.plan.summary import TITLES, PlanReport, RegionUse, StageUse
 from torch2fpga.plan.tables import of
 from torch2fpga.plan.wires import BoundaryUse
-from torch2fpga.report.channel_map import role_class, role_word
+from torch2fpga.report.channel_map import role_class, role_word, used_channels
 from torch2fpga.report.describe import count_text, family, size_text
 from torch2fpga.report.figure import clipped, family_legend
 from torch2fpga.report.layout import Box, number_text
@@ -244,7 +244,7 @@ def _strip(use: BoundaryUse, y: float) -> dict[str, Any]:
 def _memory(report: PlanReport, board: Board, y: float) -> dict[str, Any]:
     """The channels in a row under the regions."""
     step = FRAME / max(1, board.hbm_channels)
-    used = {c.channel: c for c in report.channels}
+    used = used_channels(report)
     cells = []
     for number in range(board.hbm_channels):
         port = used.get(number)
